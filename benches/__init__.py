@@ -1,0 +1,1 @@
+"""Benchmarks; `common.py` says what is measured and `peers.py` against whom."""

@@ -1,0 +1,353 @@
+"""What is measured: the cases, how a contender is called in each, and how its result is checked.
+
+`bench_*.py` time every contender of a case alone, `compare.py` interleaves them; both take
+everything from here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from .inputs import INPUTS, Sample, load_samples
+from .peers import Contender
+
+CPP = ("cpp", "cpp, 2 threads")
+OURS = (*CPP, "numba", "numba, 2 threads")
+COCO_PEERS = ("ultrafast-pycocotools", "hotcoco", "faster-coco-eval")
+NEAREST = ("pycocotools, mask by mask", "rlemasklib")
+DECODERS = ("pycocotools", "pycocotools, mask by mask", "rlemasklib", *COCO_PEERS)
+THEIR_PAGES = ("touch their pages, 4 KiB", "touch their pages, 2 MiB")
+ALL_PAGES = ("touch all pages, 4 KiB", "touch all pages, 2 MiB")
+
+BEST_PEER = "the best peer"
+BEST_TOUCH = "touching their pages"  # the cheaper of the two page sizes
+
+MIN_ROUNDS = 3
+SLOW = 0.2  # seconds a call, from which other libraries are checked on one sample only
+
+
+@dataclass(frozen=True)
+class Target:
+    """`who` must take at most `1 / factor` of the time of `against`, or at most `limit_ms`."""
+
+    who: str
+    against: str | None = None
+    factor: float | None = None
+    limit_ms: float | None = None
+
+
+def faster(who: str, against: str, factor: float) -> Target:
+    return Target(who, against, factor)
+
+
+def within(who: str, against: str, times: float) -> Target:
+    return Target(who, against, 1 / times)
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    title: str
+    inputs: str
+    operation: str
+    contenders: tuple[str, ...]
+    dtype: torch.dtype = torch.uint8
+    targets: tuple[Target, ...] = ()
+    calls: int = 1  # in one timing, for what takes microseconds
+    seconds: float = 1.5  # for one contender, after which it sits out (but see MIN_ROUNDS)
+    rounds: int = 15
+
+    @property
+    def full_title(self) -> str:
+        return f"{INPUTS[self.inputs].title}: {self.title}"
+
+
+Measure = Callable[[Case, Contender], None]
+
+
+def _decode_cases(inputs: str, peers: tuple[str, ...] = NEAREST) -> Iterator[Case]:
+    """A fresh and a reused uint8 batch; by default not against everybody, which would take long."""
+    calls = 20 if inputs == "one-64" else 1
+    for operation, title, floors in (
+        ("decode", "uint8, fresh", THEIR_PAGES),
+        ("decode_into", "uint8, reused buffer", ("libc memset",)),
+    ):
+        name = f"{inputs}-{operation.replace('_', '-')}"
+        yield Case(name, title, inputs, operation, (*OURS, *peers, *floors), calls=calls)
+
+
+def _headline_cases() -> Iterator[Case]:
+    inputs = "sa1b-100"
+    yield Case(
+        "sa1b-100-decode",
+        "uint8, fresh",
+        inputs,
+        "decode",
+        (*OURS, *DECODERS, *THEIR_PAGES, *ALL_PAGES),
+        targets=(
+            faster("cpp", "pycocotools", 45),
+            faster("cpp", "rlemasklib", 1.2),
+            within("cpp", BEST_TOUCH, 1.2),
+            faster("cpp, 2 threads", "rlemasklib", 1.5),
+        ),
+    )
+    yield Case(
+        "sa1b-100-decode-then-read",
+        "uint8, fresh, then every byte read once",
+        inputs,
+        "decode_then_read",
+        (*OURS, *DECODERS, *THEIR_PAGES, *ALL_PAGES),
+        targets=(
+            faster("cpp", "pycocotools", 20),
+            faster("cpp", "rlemasklib", 1.1),
+            faster("cpp, 2 threads", "rlemasklib", 1.4),
+        ),
+    )
+    yield Case(
+        "sa1b-100-decode-into",
+        "uint8, reused buffer",
+        inputs,
+        "decode_into",
+        (*OURS, *DECODERS, "rlemasklib, bg_value=0", "libc memset"),
+        targets=(
+            faster("cpp", "pycocotools", 60),
+            faster("cpp", "rlemasklib", 1.5),
+            faster("cpp", "rlemasklib, bg_value=0", 1.5),
+            within("cpp", "libc memset", 1.6),
+            faster("cpp, 2 threads", "rlemasklib", 2),
+            faster("cpp, 2 threads", "rlemasklib, bg_value=0", 2),
+            faster("numba", "pycocotools", 25),
+        ),
+    )
+    yield Case(
+        "sa1b-100-decode-bool",
+        "bool, fresh",
+        inputs,
+        "decode",
+        (*CPP, "numba", "pycocotools", "rlemasklib", *THEIR_PAGES),
+        dtype=torch.bool,
+    )
+    yield Case(
+        "sa1b-100-decode-float32",
+        "float32, fresh (pycocotools: decode, stack, float)",
+        inputs,
+        "decode",
+        (*OURS, "pycocotools", "rlemasklib", *THEIR_PAGES),
+        dtype=torch.float32,
+        targets=(faster("cpp", "pycocotools", 25),),
+    )
+    yield Case(
+        "sa1b-100-decode-into-float32",
+        "float32, reused buffer",
+        inputs,
+        "decode_into",
+        (*CPP, "numba", "rlemasklib", "libc memset"),
+        dtype=torch.float32,
+    )
+
+
+def _window_cases() -> Iterator[Case]:
+    for operation, title, peers in (
+        ("decode_resized", "at size (256, 256)", ()),
+        ("decode_cropped", "a 256 x 256 crop of each", ("rlemasklib",)),
+    ):
+        yield Case(
+            f"sa1b-100-{operation.replace('_', '-')}",
+            title,
+            "sa1b-100",
+            operation,
+            (*OURS, *peers, "cpp, whole masks"),
+            targets=(within("cpp", "cpp, whole masks", 0.2),),
+        )
+
+
+def _dense_cases() -> Iterator[Case]:
+    for inputs in ("noise", "checkerboard"):
+        yield Case(
+            f"{inputs}-decode",
+            "uint8, fresh",
+            inputs,
+            "decode",
+            (*OURS, *DECODERS),
+            targets=(
+                faster("cpp", "pycocotools", 1.5),
+                faster("cpp", "rlemasklib", 1.0),
+                faster("cpp, 2 threads", "rlemasklib", 1.5),
+            ),
+            rounds=7,
+        )
+
+
+def _small_cases() -> Iterator[Case]:
+    fresh, reused = _decode_cases("small-1000", DECODERS)
+    targets = (
+        faster("cpp", "pycocotools", 11),
+        faster("cpp", "rlemasklib", 1.1),
+        faster("cpp, 2 threads", "rlemasklib", 1.5),
+    )
+    yield replace(fresh, targets=targets)
+    yield reused
+    single, single_reused = _decode_cases("one-64", DECODERS)
+    contenders = ("cpp", "numba", *DECODERS)
+    yield replace(single, contenders=contenders, targets=(Target("cpp", limit_ms=0.010),))
+    yield replace(single_reused, contenders=contenders)
+
+
+def _region_cases() -> Iterator[Case]:
+    for inputs in ("sa1b-100", "real-sa1b"):
+        for operation in ("area", "bbox"):
+            yield Case(
+                f"{inputs}-{operation}",
+                f"{operation} of what was parsed before",
+                inputs,
+                operation,
+                ("cpp", "numba", "pycocotools", "rlemasklib", *COCO_PEERS),
+                targets=(
+                    faster("cpp", "pycocotools", 1.5),
+                    faster("cpp", BEST_PEER, 1.5),
+                ),
+                calls=20,
+            )
+            yield Case(
+                f"{inputs}-{operation}-of-dicts",
+                f"{operation} from dicts",
+                inputs,
+                f"{operation}_of_dicts",
+                ("cpp", "numba", "pycocotools", "rlemasklib", *COCO_PEERS),
+                calls=20,
+            )
+
+
+def _pack_cases() -> Iterator[Case]:
+    for inputs in ("sa1b-100", "real-sa1b"):
+        yield Case(
+            f"{inputs}-pack",
+            "dicts packed with full validation",
+            inputs,
+            "pack",
+            ("cpp", "numba", "rlemasklib"),
+            targets=(Target("cpp", limit_ms=0.15),) if inputs == "sa1b-100" else (),
+            calls=20,
+        )
+
+
+CASES: dict[str, Case] = {
+    case.name: case
+    for case in (
+        # In an order that loads every set of inputs once.
+        *_headline_cases(),
+        *_window_cases(),
+        *(c for c in _region_cases() if c.inputs == "sa1b-100"),
+        *(c for c in _pack_cases() if c.inputs == "sa1b-100"),
+        *_decode_cases("sa1b-1", DECODERS),
+        *_decode_cases("sa1b-10"),
+        *_decode_cases("sa1b-400", ("rlemasklib",)),
+        *_decode_cases("small-100"),
+        *_small_cases(),
+        *_decode_cases("large-10"),
+        *_dense_cases(),
+        *_decode_cases("real-sa1b"),
+        *(c for c in _region_cases() if c.inputs == "real-sa1b"),
+        *(c for c in _pack_cases() if c.inputs == "real-sa1b"),
+        *_decode_cases("real-video"),
+        *_decode_cases("real-nuclei"),
+    )
+}
+
+
+class Runner:
+    """One case, ready to run: its samples, and one output buffer for those that reuse it."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.samples = load_samples(case.inputs)
+        self._buffer: torch.Tensor | None = None
+        if case.operation == "decode_into":
+            most = max(int(np.prod(sample.shape)) for sample in self.samples)
+            self._buffer = torch.ones(most, dtype=case.dtype)
+
+    def bind(self, contender: Contender, sample: Sample) -> Callable[[], Any]:
+        """The call that is timed; parsing what `area` and `bbox` are asked of is not part of it."""
+        dtype = self.case.dtype
+        match self.case.operation:
+            case "decode":
+                return partial(contender.decode, sample, dtype)
+            case "decode_then_read":
+                return lambda: read_every_byte(contender.decode(sample, dtype))
+            case "decode_into":
+                assert self._buffer is not None
+                out = self._buffer[: int(np.prod(sample.shape))].view(sample.shape)
+                return partial(contender.decode_into, sample, out)
+            case "area" | "bbox" as operation:
+                return partial(getattr(contender, operation), contender.prepare(sample))
+            case operation:
+                return partial(getattr(contender, operation), sample)
+
+    def check(self, contender: Contender) -> float:
+        """Compare with pycocotools on every sample; the seconds of the fastest call come back.
+
+        There is more than one sample, so the fastest call is not the first one, which may compile.
+        """
+        fastest = float("inf")
+        for sample in self.samples:
+            if self._buffer is not None:
+                self._buffer.fill_(1)  # what is left over from another contender must not pass
+            call = self.bind(contender, sample)
+            start = time.perf_counter()
+            result = call()
+            fastest = min(fastest, time.perf_counter() - start)
+            if contender.kind != "floor":
+                self._check(contender, sample, result)
+            del result
+            if fastest > SLOW and contender.kind != "ours":
+                break
+        return fastest
+
+    def _check(self, contender: Contender, sample: Sample, result: Any) -> None:
+        match self.case.operation:
+            case "decode" | "decode_into":
+                assert result.dtype == self.case.dtype
+                sample.check_dense(result.numpy())
+            case "decode_then_read":
+                sample.check_dense(contender.decode(sample, self.case.dtype).numpy())
+            case "decode_resized":
+                sample.check_resized(result.numpy())
+            case "decode_cropped":
+                sample.check_cropped(result.numpy())
+            case "area" | "area_of_dicts":
+                assert np.array_equal(np.asarray(result), sample.areas)
+            case "bbox" | "bbox_of_dicts":
+                assert np.array_equal(np.asarray(result), sample.boxes)
+            case "pack":
+                assert np.array_equal(np.asarray(contender.area(result)), sample.areas)
+                assert np.array_equal(np.asarray(contender.bbox(result)), sample.boxes)
+
+    def rounds_for(self, seconds: float) -> int:
+        affordable = int(self.case.seconds / (seconds * self.case.calls))
+        return max(MIN_ROUNDS, min(self.case.rounds, affordable))
+
+
+def read_every_byte(masks: torch.Tensor) -> int:
+    """NumPy's sum of the bytes as 64-bit words, at memory speed and the same for everybody."""
+    flat = masks.numpy().reshape(-1).view(np.uint8)
+    whole = flat.size // 8 * 8
+    return int(flat[:whole].view(np.uint64).sum()) + int(flat[whole:].sum())
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """torch's threads would help only those contenders that end in a torch operation."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

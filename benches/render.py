@@ -1,0 +1,122 @@
+"""Draw the tables of the READMEs from a file in `results/`: `python -m benches.render`.
+
+The README of the project gets the cases that have a target, the one beside this file gets all cases
+and all targets. A ratio below one is printed like any other, and marked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .compare import RESULTS, describe_target
+
+BEGIN, END = "<!-- benches:begin -->", "<!-- benches:end -->"
+HERE = Path(__file__).parent
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return ["| " + " | ".join(cells) + " |" for cells in (header, rule, *rows)]
+
+
+def _milliseconds(spread: dict[str, Any] | None) -> str:
+    if spread is None:
+        return ""
+    median = spread["median_ms"]
+    return f"{median:.0f}" if median >= 100 else f"{median:.3g}"
+
+
+def _ratio(ratio: float | None) -> str:
+    if ratio is None:
+        return ""
+    text = f"{ratio:.0f}x" if ratio >= 10 else f"{ratio:.2f}x"
+    return text if ratio >= 1 else f"**{text}, slower**"
+
+
+def _fastest(case: dict[str, Any], kind: str) -> str | None:
+    contenders = case["contenders"]
+    rivals = [name for name, spread in contenders.items() if spread["kind"] == kind]
+    return min(rivals, key=lambda name: contenders[name]["median_ms"], default=None)
+
+
+def summary_rows(cases: Iterable[dict[str, Any]]) -> list[str]:
+    """A row for each case: ours, pycocotools, the best other library, and the ratios."""
+    header = ["ms", "1 thread", "2 threads", "Numba", "pycocotools", "best other library"]
+    header += ["v pycocotools", "v best other", "2 threads v best other"]
+    rows = []
+    for case in cases:
+        contenders, speedups = case["contenders"], case["speedups"]
+        best = _fastest(case, "peer")
+        rows.append(
+            [
+                case["title"],
+                *(
+                    _milliseconds(contenders.get(name))
+                    for name in ("cpp", "cpp, 2 threads", "numba", "pycocotools")
+                ),
+                f"{_milliseconds(contenders[best])} ({best})" if best else "",
+                _ratio(speedups.get("cpp", {}).get("pycocotools")),
+                _ratio(speedups.get("cpp", {}).get(best)),
+                _ratio(speedups.get("cpp, 2 threads", {}).get(best)),
+            ]
+        )
+    return _table(header, rows)
+
+
+def target_rows(cases: Iterable[dict[str, Any]]) -> list[str]:
+    rows = [
+        [f"{case['title']}: {describe_target(verdict)}", "met" if verdict["met"] else "**missed**"]
+        for case in cases
+        for verdict in case["targets"]
+    ]
+    return _table(["target", "result"], rows)
+
+
+def all_rows(cases: Sequence[dict[str, Any]]) -> list[str]:
+    names = list(dict.fromkeys(name for case in cases for name in case["contenders"]))
+    rows = [
+        [case["title"], *(_milliseconds(case["contenders"].get(name)) for name in names)]
+        for case in cases
+    ]
+    return _table(["ms", *names], rows)
+
+
+def provenance(results: dict[str, Any]) -> str:
+    machine, versions = results["machine"], results["versions"]
+    listed = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}; "
+        f"{results['date']}, commit {results['commit']}; {listed}. "
+        "Medians in milliseconds; a ratio is the median over rounds of neighbours in time."
+    )
+
+
+def replace_between_markers(path: Path, lines: Sequence[str]) -> None:
+    text = path.read_text()
+    head, found, rest = text.partition(BEGIN)
+    _, closed, tail = rest.partition(END)
+    if not (found and closed):
+        raise SystemExit(f"{path} has no {BEGIN} ... {END}")
+    path.write_text("\n".join([head + BEGIN, "", *lines, "", END + tail]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, prog="python -m benches.render")
+    parser.add_argument("results", type=Path, nargs="?", help="default: the newest in results/")
+    chosen: Path | None = parser.parse_args().results
+    newest = chosen or max(RESULTS.glob("*.json"), key=lambda path: path.stat().st_mtime)
+    results = json.loads(newest.read_text())
+    cases = list(results["cases"].values())
+    told = provenance(results)
+    with_targets = [case for case in cases if case["targets"]]
+    tables = [*target_rows(with_targets), "", *summary_rows(cases), "", *all_rows(cases)]
+    replace_between_markers(HERE / "README.md", [told, "", *tables])
+    replace_between_markers(HERE.parent / "README.md", [*summary_rows(with_targets), "", told])
+
+
+if __name__ == "__main__":
+    main()

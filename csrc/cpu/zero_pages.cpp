@@ -1,0 +1,81 @@
+#include "zero_pages.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <new>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace sa1b::cpu {
+namespace {
+
+constexpr size_t kPage = 4096;
+constexpr size_t kHugePage = 2 << 20;
+constexpr size_t kPagesInRegion = kHugePage / kPage;
+
+// Regions with fewer touched pages than this are split. Making 40 small pages costs half of making
+// a large one, and freeing them costs most of the rest.
+constexpr uint16_t kSparsePages = 40;
+
+size_t round_up(size_t value, size_t to) { return (value + to - 1) / to * to; }
+
+}  // namespace
+
+#if defined(__linux__)
+
+ZeroPages::ZeroPages(size_t num_bytes) : num_bytes_(num_bytes) {
+  // Map one region more than needed and give back what lies before and after the aligned part.
+  const size_t needed = round_up(std::max<size_t>(num_bytes, 1), kHugePage);
+  const size_t mapped = needed + kHugePage;
+  void* const raw =
+      mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (raw == MAP_FAILED) throw std::bad_alloc();
+  auto* const begin = static_cast<uint8_t*>(raw);
+  data_ = reinterpret_cast<uint8_t*>(round_up(reinterpret_cast<uintptr_t>(raw), kHugePage));
+  const size_t before = static_cast<size_t>(data_ - begin);
+  if (before > 0) munmap(begin, before);
+  if (before < kHugePage) munmap(data_ + needed, kHugePage - before);
+  madvise(data_, needed, MADV_HUGEPAGE);
+}
+
+ZeroPages::~ZeroPages() { munmap(data_, round_up(std::max<size_t>(num_bytes_, 1), kHugePage)); }
+
+void TouchedPages::prepare() const {
+  for (size_t region = 0; region < touched_.size(); ++region) {
+    if (touched_[region] == 0 || touched_[region] >= kSparsePages) continue;
+    uint8_t* const page = data_ + region * kHugePage + first_page_[region] * kPage;
+    // The read maps the shared page of zeros; dropping one small page of it splits the mapping.
+    static_cast<void>(*static_cast<volatile uint8_t*>(page));
+    madvise(page, kPage, MADV_DONTNEED);
+  }
+}
+
+#else
+
+ZeroPages::ZeroPages(size_t num_bytes) : num_bytes_(num_bytes) {
+  data_ = static_cast<uint8_t*>(calloc(std::max<size_t>(num_bytes, 1), 1));
+  if (data_ == nullptr) throw std::bad_alloc();
+}
+
+ZeroPages::~ZeroPages() { free(data_); }
+
+void TouchedPages::prepare() const {}
+
+#endif
+
+TouchedPages::TouchedPages(uint8_t* data, size_t num_bytes)
+    : data_(data), touched_(num_bytes / kHugePage), first_page_(touched_.size()) {}
+
+void TouchedPages::add(size_t offset, size_t length) {
+  const size_t last = (offset + length - 1) / kPage;
+  for (size_t page = std::max(offset / kPage, next_page_); page <= last; ++page) {
+    const size_t region = page / kPagesInRegion;
+    if (region >= touched_.size()) return;
+    if (touched_[region]++ == 0) first_page_[region] = page % kPagesInRegion;
+  }
+  next_page_ = last + 1;
+}
+
+}  // namespace sa1b::cpu

@@ -1,0 +1,55 @@
+// Memory for large decoded batches: pages that read as zero and cost nothing until written.
+//
+// Most of a batch of masks is background, so a fresh output needs stores only inside each mask's
+// box. What it costs is page faults. Measured on Linux in a virtual machine: 1.3 us for a 4 KiB page
+// (writing all of 337 MB: 115 ms), 98 us for a 2 MiB page (16 ms), and reading an untouched 4 KiB
+// page later 0.7 us against nothing inside a 2 MiB one. So:
+//   * all memory is advised to use 2 MiB pages: a region nobody writes then reads from one shared
+//     page of zeros;
+//   * a region of which the masks touch only a few 4 KiB pages (`prepare`) is first mapped to that
+//     shared page and then split: each of its 4 KiB pages maps to zeros already, so reading faults
+//     no more, and a write makes only its own 4 KiB.
+// For SA-1B images this takes a fifth off decoding and a third off reading the result afterwards.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace sa1b::cpu {
+
+class ZeroPages {
+ public:
+  // Throws std::bad_alloc.
+  explicit ZeroPages(size_t num_bytes);
+  ~ZeroPages();
+  ZeroPages(const ZeroPages&) = delete;
+  ZeroPages& operator=(const ZeroPages&) = delete;
+
+  uint8_t* data() const { return data_; }
+  size_t num_bytes() const { return num_bytes_; }
+
+ private:
+  uint8_t* data_;
+  size_t num_bytes_;
+};
+
+// Which pages of a fresh ZeroPages block are going to be written. Only a hint: results never depend
+// on it. `prepare` must come before anything has been written to the block.
+class TouchedPages {
+ public:
+  TouchedPages(uint8_t* data, size_t num_bytes);
+
+  // [offset, offset + length) of the block will be written. Calls must come in rising order of
+  // offset to count each page once.
+  void add(size_t offset, size_t length);
+  void prepare() const;
+
+ private:
+  uint8_t* data_;
+  std::vector<uint16_t> touched_;     // [regions] 4 KiB pages that will be written
+  std::vector<uint32_t> first_page_;  // [regions] the first of them
+  size_t next_page_ = 0;
+};
+
+}  // namespace sa1b::cpu

@@ -1,0 +1,56 @@
+// Every kernel's launcher. Raw pointers and sizes, no Python and no torch; N = batch.num_masks.
+// All return kOk or one of the codes below and may throw std::bad_alloc before they write anything.
+#pragma once
+
+#include <cstdint>
+
+#include "rle_format.h"
+
+namespace sa1b {
+
+constexpr int64_t kOk = -1;
+constexpr int64_t kBadHeader = -2;  // sizes or offsets that do not fit the block
+constexpr int64_t kBadPlane = -3;   // a plane that shows no mask of the batch
+constexpr int64_t kBadWindow = -4;  // a crop outside its mask, or a plane smaller than its mask
+
+// What `decode` writes: `num_planes` planes of `out_h` rows and `out_w` columns.
+struct Decode {
+  const int64_t* planes;  // [num_planes] the mask that each plane shows, -1 for none; null: plane i shows mask i
+  int64_t num_planes;
+  const int64_t* crops;   // [num_planes][4] the window (y, x, h, w) of the mask to show; null: all of it
+  bool resize;            // stretch the window to the plane, else put it top left and zeros around
+  int64_t out_h, out_w;
+  void* out;              // [num_planes][out_h][out_w] elements of item_size bytes
+  int item_size;          // 1, 2 or 4
+  uint32_t one;           // the bits of an element inside the mask; outside it is all zero bits
+  bool fresh;             // `out` is a ZeroPages block that nobody has written to
+};
+
+namespace cpu {
+
+int64_t decode(const Batch& batch, const Decode& decode, int num_threads);
+
+// Any output may be null.
+int64_t regions(const Batch& batch,
+                int64_t* area,    // [N] pixels
+                float* bbox,      // [N][4] x, y, w, h in full pixels; zeros for an empty mask
+                float* centroid,  // [N][2] y, x of pixel centres; NaN for an empty mask
+                int num_threads);
+
+// The index of the first mask whose string is not exactly a mask of its size, or kOk.
+int64_t validate(const Batch& batch);
+
+// Counts to strings. Writes at most kMaxCharsPerCount characters a count.
+void compress(const uint32_t* counts,          // [count_offsets[N]]
+              const int64_t* count_offsets,    // [N+1]
+              int64_t num_masks,
+              uint8_t* chars,                  // [kMaxCharsPerCount * count_offsets[N]]
+              int64_t* char_offsets);          // [N+1]
+
+// Strings to counts: at most one count a character.
+int64_t decompress(const Batch& batch,
+                   uint32_t* counts,           // [characters in the batch]
+                   int64_t* count_offsets);    // [N+1]
+
+}  // namespace cpu
+}  // namespace sa1b

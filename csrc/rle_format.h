@@ -1,0 +1,170 @@
+// What COCO run-length encoding is, and how a batch of it lies in memory. Read this file first.
+//
+// A mask of `h` rows and `w` columns is a list of `counts`: lengths of runs, background first, then
+// alternating. Runs walk the pixels column by column: pixel (y, x) has position x*h + y. The counts
+// add up to h*w < 2**32. A count of zero is legal anywhere and changes nothing.
+//
+// In the compressed string every character minus 48 gives 6 bits: the low 5 are payload, least
+// significant first; 0x20 says that more characters follow; 0x10 of the last one is the sign. From
+// the fourth count on (index > 2) the value stored is the difference to the count two before.
+//
+// A batch ("RLEBatch" in Python) is one block of bytes:
+//
+//     int64 sizes[N][2]         h, w of each mask
+//     int64 offsets[N+1]        where each string starts, in bytes from the start of the block
+//     int64 images[B][3]        only if grouped by image: number of masks, h, w of each image
+//     uint8 chars[]             the compressed strings, one after another
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__CUDACC__)
+#define SA1B_HD __host__ __device__ __forceinline__
+#else
+#define SA1B_HD inline
+#endif
+
+namespace sa1b {
+
+constexpr int kMaxCharsPerCount = 7;              // 7 * 5 bits hold any count below 2**32 and its sign
+constexpr uint64_t kMaxPixels = (1ull << 32) - 1;  // h*w of one mask
+
+constexpr uint32_t kCharBase = 48;
+constexpr uint32_t kPayloadBits = 5;
+constexpr uint32_t kPayload = 0x1f;
+constexpr uint32_t kSign = 0x10;
+constexpr uint32_t kMore = 0x20;
+
+// One mask of a batch: its size and its compressed string.
+struct Mask {
+  const uint8_t* begin = nullptr;
+  const uint8_t* end = nullptr;
+  uint32_t h = 0, w = 0;
+
+  SA1B_HD uint64_t pixels() const { return uint64_t{h} * w; }
+};
+
+// A batch as the kernels see it.
+struct Batch {
+  const uint8_t* data;  // [num_bytes], laid out as above, 8-byte aligned
+  int64_t num_bytes;
+  int64_t num_masks;
+
+  SA1B_HD int64_t word(int64_t i) const {
+    int64_t value;
+    memcpy(&value, data + 8 * i, 8);
+    return value;
+  }
+
+  // Whether sizes and offsets fit into the block at all.
+  SA1B_HD bool header_fits() const {
+    return num_masks >= 0 && num_masks <= num_bytes / 24 && 8 * (3 * num_masks + 1) <= num_bytes;
+  }
+
+  // Reads mask i. False if the header contradicts itself: nothing may be read then.
+  SA1B_HD bool mask(int64_t i, Mask* out) const {
+    const int64_t h = word(2 * i), w = word(2 * i + 1);
+    const int64_t begin = word(2 * num_masks + i), end = word(2 * num_masks + i + 1);
+    if (begin < 0 || begin > end || end > num_bytes) return false;
+    const int64_t limit = int64_t{1} << 32;
+    if (h < 0 || w < 0 || h >= limit || w >= limit) return false;
+    out->begin = data + begin;
+    out->end = data + end;
+    out->h = static_cast<uint32_t>(h);
+    out->w = static_cast<uint32_t>(w);
+    return out->pixels() <= kMaxPixels;
+  }
+};
+
+// Reads the counts of one mask, one at a time. Strings that were validated give exact counts; any
+// other bytes give some counts, each below 2**32, and never a read outside the string.
+class CountReader {
+ public:
+  SA1B_HD explicit CountReader(const Mask& mask) : at_(mask.begin), end_(mask.end) {}
+
+  SA1B_HD bool next(uint32_t* count) {
+    if (at_ == end_) return false;
+    uint32_t c = *at_++ - kCharBase;
+    uint32_t value;
+    if (c < kMore) {  // 92 % of all values are one character
+      value = (c ^ kSign) - kSign;
+    } else {
+      value = c & kPayload;
+      uint32_t shift = kPayloadBits;
+      do {
+        if (at_ == end_) return false;
+        c = *at_++ - kCharBase;
+        if (shift < 32) value |= (c & kPayload) << shift;
+        shift += kPayloadBits;
+      } while (c & kMore);
+      if ((c & kSign) && shift < 32) value |= ~0u << shift;
+    }
+    *count = value + older_;
+    // The first count never serves as a base, which alone makes the rule "index > 2".
+    older_ = newer_;
+    newer_ = first_ ? 0 : *count;
+    first_ = false;
+    return true;
+  }
+
+ private:
+  const uint8_t* at_;
+  const uint8_t* end_;
+  uint32_t older_ = 0, newer_ = 0;  // the last two counts
+  bool first_ = true;
+};
+
+// Calls visit(start, end) for every foreground run [start, end) of positions, in order; neither
+// empty runs nor positions beyond h*w occur.
+template <class Visit>
+SA1B_HD void for_each_run(const Mask& mask, Visit visit) {
+  const uint64_t pixels = mask.pixels();
+  CountReader counts(mask);
+  uint64_t position = 0;
+  uint32_t background, foreground;
+  while (counts.next(&background)) {
+    const uint64_t start = position + background;
+    if (start >= pixels || !counts.next(&foreground)) return;
+    position = start + foreground;
+    if (position > pixels) position = pixels;
+    if (foreground) visit(static_cast<uint32_t>(start), static_cast<uint32_t>(position));
+  }
+}
+
+// A column and a row that follow a growing position without a division for each step.
+class Cursor {
+ public:
+  SA1B_HD explicit Cursor(uint32_t h) : h_(h) {}
+  SA1B_HD void move_to(uint32_t position) {
+    uint32_t y = y_ + (position - position_);
+    // A run rarely reaches past the next column; y wraps only if the step alone exceeds h.
+    if (position - position_ < h_) {
+      if (y >= h_ || y < y_) {
+        y -= h_;
+        ++x_;
+      }
+    } else {
+      x_ = position / h_;
+      y = position - x_ * h_;
+    }
+    y_ = y;
+    position_ = position;
+  }
+  SA1B_HD uint32_t x() const { return x_; }
+  SA1B_HD uint32_t y() const { return y_; }
+
+ private:
+  uint32_t h_, position_ = 0, x_ = 0, y_ = 0;
+};
+
+// The index of the source pixel that nearest resizing takes for output pixel d: torch's
+// "nearest-exact", min(floor((d + 0.5) * (in / out)), in - 1), all in float32.
+SA1B_HD uint32_t nearest_source(uint32_t d, float scale, uint32_t in) {
+  const float source = (static_cast<float>(d) + 0.5f) * scale;
+  if (source >= static_cast<float>(in)) return in - 1;  // also keeps the cast below 2**32
+  const uint32_t index = static_cast<uint32_t>(source);
+  return index < in ? index : in - 1;
+}
+
+}  // namespace sa1b

@@ -1,0 +1,45 @@
+"""Compiled kernels. Addresses and sizes in, status codes out; see csrc/launch.h for each array."""
+
+from typing import Any
+
+class ZeroPages:
+    """Fresh memory that reads as zero; supports the buffer protocol."""
+
+    def __init__(self, num_bytes: int) -> None: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+def pack(rles: Any) -> tuple[bytearray, int, int, int, bool] | None: ...
+def decode(
+    data: int,
+    num_bytes: int,
+    num_masks: int,
+    planes: int,
+    num_planes: int,
+    crops: int,
+    resize: bool,
+    out_h: int,
+    out_w: int,
+    out: int,
+    item_size: int,
+    one: int,
+    fresh: bool,
+    num_threads: int,
+    /,
+) -> int: ...
+def regions(
+    data: int,
+    num_bytes: int,
+    num_masks: int,
+    area: int,
+    bbox: int,
+    centroid: int,
+    num_threads: int,
+    /,
+) -> int: ...
+def validate(data: int, num_bytes: int, num_masks: int, /) -> int: ...
+def compress(
+    counts: int, count_offsets: int, num_masks: int, chars: int, char_offsets: int, /
+) -> None: ...
+def decompress(
+    data: int, num_bytes: int, num_masks: int, counts: int, count_offsets: int, /
+) -> int: ...

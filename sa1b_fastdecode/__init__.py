@@ -1,0 +1,54 @@
+"""SA-1B masks at memory speed: batch decoding of COCO run-length encoding.
+
+>>> import sa1b_fastdecode as fd
+>>> fd.decode_rle_batch([{"size": [2, 3], "counts": [1, 2, 3]}])
+tensor([[[0, 1, 0],
+         [1, 0, 0]]], dtype=torch.uint8)
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sa1b_fastdecode.dispatch import active_backend, backends
+    from sa1b_fastdecode.ops import decode_rle_batch, mask_area, mask_bbox, mask_centroid
+    from sa1b_fastdecode.pack import pack_rles
+    from sa1b_fastdecode.rle_batch import RLEBatch
+
+__version__ = "0.1.0"
+
+# Names are loaded on first use, so that importing the package costs nothing.
+_HOME = {
+    "RLEBatch": "rle_batch",
+    "active_backend": "dispatch",
+    "backends": "dispatch",
+    "decode_rle_batch": "ops",
+    "mask_area": "ops",
+    "mask_bbox": "ops",
+    "mask_centroid": "ops",
+    "pack_rles": "pack",
+}
+
+__all__ = [
+    "RLEBatch",
+    "__version__",
+    "active_backend",
+    "backends",
+    "decode_rle_batch",
+    "mask_area",
+    "mask_bbox",
+    "mask_centroid",
+    "pack_rles",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,139 @@
+"""Which kernels run: one ordered table, one choice per device.
+
+The first available backend of a device is used. The environment variable
+``SA1B_FASTDECODE_BACKEND`` forces one by name; a forced one that is unavailable raises.
+
+A backend's kernels are a module with the functions of ``_C.pyi`` (addresses and sizes in, a status
+out), so that every backend is called in the same way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+ENVIRONMENT_VARIABLE = "SA1B_FASTDECODE_BACKEND"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What is known of one backend: where it runs, whether it can, and if not, what it needs."""
+
+    name: str
+    device: str
+    available: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class _Entry:
+    name: str
+    device: str
+    module: str
+    probe: Callable[[], tuple[bool, str]]
+
+
+def _probe_cpp() -> tuple[bool, str]:
+    try:
+        importlib.import_module("sa1b_fastdecode._C")
+    except ImportError as error:
+        return False, (
+            f"the compiled kernels are missing ({error}); install a C++17 compiler such as g++ "
+            "and reinstall with: pip install --force-reinstall --no-deps sa1b-fastdecode"
+        )
+    return True, "compiled kernels"
+
+
+def _probe_numba() -> tuple[bool, str]:
+    try:
+        numba = importlib.import_module("numba")
+    except ImportError as error:
+        return False, f"numba cannot be imported ({error}); pip install numba"
+    return True, f"numba {numba.__version__}; compiles on first use, then cached on disk"
+
+
+_TABLE = (
+    _Entry("cpp", "cpu", "sa1b_fastdecode._C", _probe_cpp),
+    _Entry("numba", "cpu", "sa1b_fastdecode.numba_cpu", _probe_numba),
+)
+
+_forced: str | None = os.environ.get(ENVIRONMENT_VARIABLE) or None
+_chosen: dict[str, tuple[str, ModuleType]] = {}
+
+
+def backends() -> list[Backend]:
+    """List every backend in order of preference, available or not, with what is missing."""
+    return [Backend(entry.name, entry.device, *entry.probe()) for entry in _TABLE]
+
+
+def active_backend(device: Any = "cpu") -> str:
+    """Return the name of the backend that serves a device (a string or ``torch.device``).
+
+    Raises:
+        RuntimeError: no backend of that device is available, or the forced one is not.
+        ValueError: ``SA1B_FASTDECODE_BACKEND`` names no backend.
+    """
+    return _choose(_device_type(device))[0]
+
+
+def kernels(device_type: str) -> Any:
+    """Return the kernels that serve a device type such as "cpu"."""
+    chosen = _chosen.get(device_type)
+    return (chosen or _choose(device_type))[1]
+
+
+@contextlib.contextmanager
+def use(name: str) -> Iterator[None]:
+    """Force a backend for as long as the context lasts, in all threads of this process."""
+    global _forced
+    before = _forced
+    _forced = name
+    _chosen.clear()
+    try:
+        device = next((entry.device for entry in _TABLE if entry.name == name), "cpu")
+        _choose(device)
+        yield
+    finally:
+        _forced = before
+        _chosen.clear()
+
+
+def _device_type(device: Any) -> str:
+    return str(getattr(device, "type", device)).partition(":")[0]
+
+
+def _choose(device_type: str) -> tuple[str, ModuleType]:
+    names = [entry.name for entry in _TABLE]
+    if _forced is not None and _forced not in names:
+        raise ValueError(
+            f"{ENVIRONMENT_VARIABLE}={_forced!r} names no backend; there are {', '.join(names)}"
+        )
+    candidates = [entry for entry in _TABLE if entry.device == device_type]
+    forced = [entry for entry in candidates if entry.name == _forced]
+    reasons = []
+    for entry in forced or candidates:
+        available, detail = entry.probe()
+        if available:
+            if reasons:
+                warnings.warn(
+                    f"sa1b_fastdecode runs on the {entry.name!r} backend: {'; '.join(reasons)}",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+            _chosen[device_type] = entry.name, importlib.import_module(entry.module)
+            return _chosen[device_type]
+        reasons.append(f"{entry.name}: {detail}")
+    if not candidates:
+        devices = ", ".join(sorted({repr(entry.device) for entry in _TABLE}))
+        raise RuntimeError(
+            f"device {device_type!r} has no backend in this build; devices with one: {devices}. "
+            "Decode with device='cpu' and move the result."
+        )
+    why = "forced backend is unavailable" if forced else "no backend is available"
+    raise RuntimeError(f"{why} for device {device_type!r}: {'; '.join(reasons)}")

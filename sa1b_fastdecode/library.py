@@ -1,0 +1,190 @@
+"""The operators as torch sees them: schemas, CPU kernels and fake kernels.
+
+A batch reaches an operator as the block of bytes that ``RLEBatch`` holds (laid out in
+``csrc/rle_format.h``) and its number of masks. Outputs are allocated here; the kernels get
+addresses. Nothing links against torch, so one build serves every torch version.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sa1b_fastdecode import dispatch
+
+# How an element inside a mask looks: bytes of an element, and its bits. Outside, all bits are zero.
+ELEMENTS = {
+    torch.uint8: (1, 1),
+    torch.bool: (1, 1),
+    torch.float16: (2, 0x3C00),
+    torch.bfloat16: (2, 0x3F80),
+    torch.float32: (4, 0x3F800000),
+}
+
+# Outputs from this size on get memory of their own from the kernels: fresh pages that read as zero,
+# of which only those inside a mask's box are ever written.
+_FRESH_BYTES = 4 << 20
+
+# Status codes of csrc/launch.h.
+_OK, _BAD_HEADER, _BAD_PLANE, _BAD_WINDOW = -1, -2, -3, -4
+
+# All arguments are positional: a keyword costs the dispatcher almost a microsecond.
+_library = torch.library.Library("sa1b_fastdecode", "DEF")
+
+
+def _register(schema: str, cpu: Callable[..., Any], fake: Callable[..., Any]) -> None:
+    name = schema[: schema.index("(")]
+    _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _library.impl(name, cpu, "CPU")
+    torch.library.register_fake(f"sa1b_fastdecode::{name}", fake, lib=_library)
+
+
+def _check_data(data: Tensor) -> None:
+    if data.dtype != torch.uint8 or data.dim() != 1 or not data.is_contiguous():
+        raise ValueError("data must be the contiguous one-dimensional uint8 block of an RLEBatch")
+
+
+def _address(table: Tensor | None, rows: int, columns: int) -> int:
+    """Return the address of an int64 table, 0 for none."""
+    if table is None:
+        return 0
+    if table.dtype != torch.int64 or not table.is_contiguous() or table.numel() != rows * columns:
+        raise ValueError(f"expected a contiguous int64 table of {rows}x{columns} values")
+    if table.device.type != "cpu":
+        raise ValueError(f"expected a table on the CPU, not on {table.device}")
+    return table.data_ptr()
+
+
+def _raise_for(status: int) -> None:
+    if status == _BAD_PLANE:
+        raise IndexError("an index is out of range for the masks of the batch")
+    if status == _BAD_WINDOW:
+        raise ValueError("a crop does not lie inside its mask, or a mask does not fit the output")
+    raise ValueError("data does not hold the sizes and offsets of that many masks")
+
+
+def _run_decode(
+    data: Tensor,
+    num_masks: int,
+    planes: Tensor | None,
+    crops: Tensor | None,
+    resize: bool,
+    out: Tensor,
+    fresh: bool,
+    num_threads: int,
+) -> None:
+    _check_data(data)
+    *leading, height, width = out.shape
+    num_planes = math.prod(leading)
+    item_size, one = ELEMENTS[out.dtype]
+    status = dispatch.kernels("cpu").decode(
+        data.data_ptr(),
+        data.numel(),
+        num_masks,
+        _address(planes, num_planes, 1),
+        num_planes,
+        _address(crops, num_planes, 4),
+        resize,
+        height,
+        width,
+        out.data_ptr(),
+        item_size,
+        one,
+        fresh,
+        num_threads or torch.get_num_threads(),
+    )
+    if status != _OK:
+        _raise_for(status)
+
+
+def _decode(
+    data: Tensor,
+    num_masks: int,
+    planes: Tensor | None,
+    crops: Tensor | None,
+    resize: bool,
+    shape: Sequence[int],
+    dtype: torch.dtype,
+    num_threads: int,
+) -> Tensor:
+    num_bytes = math.prod(shape) * dtype.itemsize
+    fresh = num_bytes >= _FRESH_BYTES
+    if fresh:
+        pages = dispatch.kernels("cpu").ZeroPages(num_bytes)
+        out = torch.frombuffer(pages, dtype=dtype).view(shape)
+    else:
+        out = torch.empty(shape, dtype=dtype)
+    _run_decode(data, num_masks, planes, crops, resize, out, fresh, num_threads)
+    return out
+
+
+def _decode_fake(
+    data: Tensor,
+    num_masks: int,
+    planes: Tensor | None,
+    crops: Tensor | None,
+    resize: bool,
+    shape: Sequence[int],
+    dtype: torch.dtype,
+    num_threads: int,
+) -> Tensor:
+    return data.new_empty(shape, dtype=dtype)
+
+
+def _decode_out(
+    data: Tensor,
+    num_masks: int,
+    planes: Tensor | None,
+    crops: Tensor | None,
+    resize: bool,
+    out: Tensor,
+    num_threads: int,
+) -> None:
+    if not out.is_contiguous() or out.dim() < 2 or out.dtype not in ELEMENTS:
+        raise ValueError("out must be contiguous, of two dimensions or more and a supported dtype")
+    _run_decode(data, num_masks, planes, crops, resize, out, False, num_threads)
+
+
+def _region(index: int, columns: int, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Return the CPU and the fake kernel for output ``index`` of the ``regions`` kernel."""
+
+    def shape(num_masks: int) -> tuple[int, ...]:
+        return (num_masks, columns) if columns > 1 else (num_masks,)
+
+    def cpu(data: Tensor, num_masks: int) -> Tensor:
+        _check_data(data)
+        out = torch.empty(shape(num_masks), dtype=dtype)
+        addresses = [0, 0, 0]
+        addresses[index] = out.data_ptr()
+        status = dispatch.kernels("cpu").regions(
+            data.data_ptr(), data.numel(), num_masks, *addresses, torch.get_num_threads()
+        )
+        if status != _OK:
+            _raise_for(status)
+        return out
+
+    def fake(data: Tensor, num_masks: int) -> Tensor:
+        return data.new_empty(shape(num_masks), dtype=dtype)
+
+    return cpu, fake
+
+
+_register(
+    "decode(Tensor data, SymInt num_masks, Tensor? planes, Tensor? crops, bool resize, "
+    "SymInt[] shape, ScalarType dtype, int num_threads) -> Tensor",
+    _decode,
+    _decode_fake,
+)
+_register(
+    "decode_out(Tensor data, SymInt num_masks, Tensor? planes, Tensor? crops, bool resize, "
+    "Tensor(a!) out, int num_threads) -> ()",
+    _decode_out,
+    lambda *args, **kwargs: None,
+)
+_register("area(Tensor data, SymInt num_masks) -> Tensor", *_region(0, 1, torch.int64))
+_register("bbox(Tensor data, SymInt num_masks) -> Tensor", *_region(1, 4, torch.float32))
+_register("centroid(Tensor data, SymInt num_masks) -> Tensor", *_region(2, 2, torch.float32))

@@ -1,0 +1,550 @@
+"""The CPU kernels in Numba, for machines where nothing could be compiled at installation.
+
+Same functions, arguments and results as ``_C.pyi``; the algorithms are those of ``csrc/cpu`` and
+their reasons stand there. Kernels are serial and release the GIL; threads come from Python, because
+Numba's own thread pools abort when several Python threads call at once, or kill forked children.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+_OK, _BAD_HEADER, _BAD_PLANE, _BAD_WINDOW = -1, -2, -3, -4
+_MAX_CHARS_PER_COUNT = 7
+_MAX_PIXELS = 2**32 - 1
+_SCRATCH_BYTES = 8 << 20
+_TILE_COLUMNS = 1 << 16
+
+_jit = numba.njit(cache=True, nogil=True)
+
+
+def _at(address: int, count: int, dtype: Any) -> Array:
+    """Return the array of ``count`` elements at an address; empty for address 0."""
+    if address == 0 or count == 0:
+        return np.empty(0, dtype)
+    num_bytes = count * np.dtype(dtype).itemsize
+    return np.frombuffer((ctypes.c_uint8 * num_bytes).from_address(address), dtype)
+
+
+def _header(data: Array, num_masks: int) -> Array | None:
+    """Return sizes (2N) and offsets (N+1) as int64, None if they do not fit the block."""
+    words = 3 * num_masks + 1
+    if num_masks < 0 or 8 * words > len(data):
+        return None
+    header = data[: 8 * words].view(np.int64)
+    sizes = header[: 2 * num_masks].reshape(-1, 2)
+    offsets = header[2 * num_masks :]
+    fits = (sizes >= 0).all() and (sizes <= _MAX_PIXELS).all()
+    fits = fits and offsets[0] >= 0 and offsets[-1] <= len(data) and (np.diff(offsets) >= 0).all()
+    # Two sides below 2**32 multiply without overflow in uint64.
+    if not fits or (sizes.astype(np.uint64).prod(axis=1) > np.uint64(_MAX_PIXELS)).any():
+        return None
+    return header
+
+
+def _in_threads(work: Callable[[int], None], num_threads: int) -> None:
+    """Call work(thread) for every thread; threads live only as long as the call."""
+    if num_threads == 1:
+        work(0)
+        return
+    with ThreadPoolExecutor(num_threads) as pool:
+        list(pool.map(work, range(num_threads)))
+
+
+def _useful_threads(wanted: int, items: int, num_bytes: int) -> int:
+    return max(1, min(wanted, items, 1 + (num_bytes >> 20)))
+
+
+class ZeroPages:
+    """Fresh memory that reads as zero; supports the buffer protocol."""
+
+    def __new__(cls, num_bytes: int) -> Any:
+        return np.zeros(num_bytes, np.uint8)
+
+
+def pack(rles: Any) -> None:
+    """Leave the packing of Python objects to Python."""
+
+
+@_jit
+def _next_count(data, at, end, older, newer, first):  # type: ignore[no-untyped-def]
+    """Read one count: (at, count, older, newer); at = -1 at the end of the string."""
+    value = np.int64(0)
+    shift = 0
+    while True:
+        if at == end:
+            return np.int64(-1), np.int64(0), older, newer
+        bits = (np.int64(data[at]) - 48) & 0xFFFFFFFF
+        at += 1
+        if shift < 32:
+            value |= (bits & 0x1F) << shift
+        shift += 5
+        if bits & 0x20 == 0:
+            break
+    if bits & 0x10 and shift < 32:
+        value -= np.int64(1) << shift
+    count = (value + older) & 0xFFFFFFFF
+    return at, count, newer, np.int64(0) if first else count
+
+
+@_jit
+def _first_invalid(data, header, num_masks):  # type: ignore[no-untyped-def]
+    for i in range(num_masks):
+        pixels = header[2 * i] * header[2 * i + 1]
+        at, end = header[2 * num_masks + i], header[2 * num_masks + i + 1]
+        total = np.int64(0)
+        older = np.int64(0)
+        newer = np.int64(0)
+        first = True
+        while at < end:
+            value = np.int64(0)
+            chars = 0
+            while True:
+                if at == end or chars == _MAX_CHARS_PER_COUNT:
+                    return i
+                bits = np.int64(data[at]) - 48
+                if bits < 0 or bits > 63:
+                    return i
+                at += 1
+                value |= (bits & 0x1F) << (5 * chars)
+                chars += 1
+                if bits & 0x20 == 0:
+                    break
+            if bits & 0x10:
+                value -= np.int64(1) << (5 * chars)
+            count = value + older
+            if count < 0 or count > _MAX_PIXELS:
+                return i
+            total += count
+            if total > pixels:
+                return i
+            older = newer
+            newer = np.int64(0) if first else count
+            first = False
+        if total != pixels:
+            return i
+    return -1
+
+
+def validate(data: int, num_bytes: int, num_masks: int) -> int:
+    block = _at(data, num_bytes, np.uint8)
+    header = _header(block, num_masks)
+    return _BAD_HEADER if header is None else int(_first_invalid(block, header, num_masks))
+
+
+@_jit
+def _compress(counts, count_offsets, chars, char_offsets):  # type: ignore[no-untyped-def]
+    out = 0
+    char_offsets[0] = 0
+    for i in range(len(count_offsets) - 1):
+        begin = count_offsets[i]
+        for k in range(begin, count_offsets[i + 1]):
+            value = np.int64(counts[k])
+            if k - begin > 2:
+                value -= np.int64(counts[k - 2])
+            more = True
+            while more:
+                low = value & 0x1F
+                value >>= 5
+                more = value != (-1 if low & 0x10 else 0)
+                chars[out] = 48 + low + (0x20 if more else 0)
+                out += 1
+        char_offsets[i + 1] = out
+
+
+def compress(
+    counts: int, count_offsets: int, num_masks: int, chars: int, char_offsets: int
+) -> None:
+    offsets = _at(count_offsets, num_masks + 1, np.int64)
+    total = int(offsets[-1])
+    _compress(
+        _at(counts, total, np.uint32),
+        offsets,
+        _at(chars, _MAX_CHARS_PER_COUNT * total, np.uint8),
+        _at(char_offsets, num_masks + 1, np.int64),
+    )
+
+
+@_jit
+def _decompress(data, header, num_masks, counts, count_offsets):  # type: ignore[no-untyped-def]
+    total = 0
+    count_offsets[0] = 0
+    for i in range(num_masks):
+        at, end = header[2 * num_masks + i], header[2 * num_masks + i + 1]
+        older = np.int64(0)
+        newer = np.int64(0)
+        first = True
+        while True:
+            at, count, older, newer = _next_count(data, at, end, older, newer, first)
+            if at < 0:
+                break
+            first = False
+            counts[total] = count
+            total += 1
+        count_offsets[i + 1] = total
+
+
+def decompress(
+    data: int, num_bytes: int, num_masks: int, counts: int, count_offsets: int
+) -> int:
+    block = _at(data, num_bytes, np.uint8)
+    header = _header(block, num_masks)
+    if header is None:
+        return _BAD_HEADER
+    _decompress(
+        block,
+        header,
+        num_masks,
+        _at(counts, num_bytes, np.uint32),
+        _at(count_offsets, num_masks + 1, np.int64),
+    )
+    return _OK
+
+
+@_jit
+def _next_run(data, at, end, older, newer, first, position, pixels):  # type: ignore[no-untyped-def]
+    """Read one foreground run: (at, older, newer, start, stop); at = -1 after the last."""
+    while True:
+        at, background, older, newer = _next_count(data, at, end, older, newer, first)
+        if at < 0 or position + background >= pixels:
+            return np.int64(-1), older, newer, pixels, pixels
+        start = position + background
+        at, foreground, older, newer = _next_count(data, at, end, older, newer, False)
+        if at < 0:
+            return np.int64(-1), older, newer, pixels, pixels
+        position = min(start + foreground, pixels)
+        first = False
+        if foreground > 0:
+            return at, older, newer, start, position
+
+
+@_jit
+def _sum_of_range(first, last):  # type: ignore[no-untyped-def]
+    n = last - first
+    twice_mean = first + last - 1
+    return n * (twice_mean // 2) if n & 1 else (n // 2) * twice_mean
+
+
+@_jit
+def _regions(data, header, num_masks, begin, stop_mask, area, bbox, centroid):  # type: ignore[no-untyped-def]
+    for i in range(begin, stop_mask):
+        h, w = header[2 * i], header[2 * i + 1]
+        at, end = header[2 * num_masks + i], header[2 * num_masks + i + 1]
+        pixels = h * w
+        older = np.int64(0)
+        newer = np.int64(0)
+        position = np.int64(0)
+        first = True
+        total = np.int64(0)
+        sum_y = np.int64(0)
+        sum_x = np.int64(0)
+        top, bottom, left, right = h, np.int64(0), np.int64(0), np.int64(0)
+        while True:
+            at, older, newer, start, position = _next_run(
+                data, at, end, older, newer, first, position, pixels
+            )
+            if at < 0:
+                break
+            first = False
+            x0, y0 = start // h, start % h
+            x1, y1 = (position - 1) // h, (position - 1) % h
+            if total == 0:
+                left = x0
+            right = x1 + 1
+            total += position - start
+            if x0 == x1:
+                top, bottom = min(top, y0), max(bottom, y1 + 1)
+                sum_y += _sum_of_range(y0, y1 + 1)
+                sum_x += x0 * (y1 + 1 - y0)
+            else:
+                top, bottom = np.int64(0), h
+                sum_y += _sum_of_range(y0, h) + _sum_of_range(np.int64(0), y1 + 1)
+                sum_x += x0 * (h - y0) + x1 * (y1 + 1)
+                sum_y += (x1 - x0 - 1) * _sum_of_range(np.int64(0), h)
+                sum_x += h * _sum_of_range(x0 + 1, x1)
+        if total == 0:
+            top = np.int64(0)
+        if len(area) > 0:
+            area[i] = total
+        if len(bbox) > 0:
+            bbox[4 * i] = left
+            bbox[4 * i + 1] = top
+            bbox[4 * i + 2] = right - left
+            bbox[4 * i + 3] = bottom - top
+        if len(centroid) > 0:
+            centroid[2 * i] = np.float32(sum_y / total) if total > 0 else np.float32(np.nan)
+            centroid[2 * i + 1] = np.float32(sum_x / total) if total > 0 else np.float32(np.nan)
+
+
+def regions(
+    data: int,
+    num_bytes: int,
+    num_masks: int,
+    area: int,
+    bbox: int,
+    centroid: int,
+    num_threads: int,
+) -> int:
+    block = _at(data, num_bytes, np.uint8)
+    header = _header(block, num_masks)
+    if header is None:
+        return _BAD_HEADER
+    outputs = (
+        _at(area, num_masks, np.int64),
+        _at(bbox, 4 * num_masks, np.float32),
+        _at(centroid, 2 * num_masks, np.float32),
+    )
+    threads = _useful_threads(num_threads, num_masks, 16 * num_bytes)
+
+    def work(thread: int) -> None:
+        begin, stop = num_masks * thread // threads, num_masks * (thread + 1) // threads
+        _regions(block, header, num_masks, begin, stop, *outputs)
+
+    _in_threads(work, threads)
+    return _OK
+
+
+@_jit
+def _nearest_source(d, scale, size):  # type: ignore[no-untyped-def]
+    source = (np.float32(d) + np.float32(0.5)) * scale
+    if source >= np.float32(size):
+        return size - 1
+    return min(np.int64(source), size - 1)
+
+
+@_jit
+def _to_output(source, begin, length, out_length, resize):  # type: ignore[no-untyped-def]
+    """Return the first output index whose source index is at or after ``source``."""
+    inside = min(max(source - begin, 0), length)
+    if not resize or inside == 0:
+        return inside
+    if inside >= length:
+        return out_length
+    scale = np.float32(length) / np.float32(out_length)
+    d = min(np.int64(np.float64(inside) / np.float64(scale)), out_length)
+    while d > 0 and _nearest_source(d - 1, scale, length) >= inside:
+        d -= 1
+    while d < out_length and _nearest_source(d, scale, length) < inside:
+        d += 1
+    return d
+
+
+@_jit
+def _flip(bits, box, tile, first, last, y):  # type: ignore[no-untyped-def]
+    """Flip columns [first, last) of the plane from row y downward, within the tile."""
+    row, rows, column, columns = tile
+    first = max(first - column, 0)
+    last = min(last - column, columns)
+    y = max(y - row, 0)
+    if first >= last or y >= rows:
+        return
+    box[0] = min(box[0], y)
+    box[1] = max(box[1], y + 1)
+    box[2] = min(box[2], first)
+    box[3] = max(box[3], last)
+    ones = np.uint64(0xFFFFFFFFFFFFFFFF)
+    word, last_word = first >> 6, (last - 1) >> 6
+    first_bits = ones << np.uint64(first & 63)
+    last_bits = ones >> np.uint64(63 - ((last - 1) & 63))
+    if word == last_word:
+        bits[y, word] ^= first_bits & last_bits
+        return
+    bits[y, word] ^= first_bits
+    for middle in range(word + 1, last_word):
+        bits[y, middle] ^= ones
+    bits[y, last_word] ^= last_bits
+
+
+@_jit
+def _flip_all(data, at, end, h, w, window, resize, bits, box, tile):  # type: ignore[no-untyped-def]
+    top, left, height, width, out_h, out_w = window
+    last_column = tile[2] + tile[3]
+    pixels = h * w
+    older = np.int64(0)
+    newer = np.int64(0)
+    position = np.int64(0)
+    first = True
+    while True:
+        at, older, newer, start, position = _next_run(
+            data, at, end, older, newer, first, position, pixels
+        )
+        if at < 0:
+            return
+        first = False
+        x0, y0 = start // h, start % h
+        x1, y1 = (position - 1) // h, (position - 1) % h
+        begin_0 = _to_output(x0, left, width, out_w, resize)
+        if begin_0 >= last_column:
+            return
+        end_0 = _to_output(x0 + 1, left, width, out_w, resize)
+        _flip(bits, box, tile, begin_0, end_0, _to_output(y0, top, height, out_h, resize))
+        begin_1 = _to_output(x1, left, width, out_w, resize)
+        end_1 = _to_output(x1 + 1, left, width, out_w, resize)
+        if x1 != x0:
+            _flip(bits, box, tile, end_0, end_1, 0)
+        if y1 + 1 < h:
+            _flip(bits, box, tile, begin_1, end_1, _to_output(y1 + 1, top, height, out_h, resize))
+
+
+@_jit
+def _find_window(header, num_masks, planes, crops, resize, out_h, out_w, plane):  # type: ignore[no-untyped-def]
+    """Return (status, mask or -1, window) of what a plane shows."""
+    i = planes[plane] if len(planes) > 0 else np.int64(plane)
+    none = (np.int64(0), np.int64(0), np.int64(0), np.int64(0), np.int64(0), np.int64(0))
+    if i == -1:
+        return _OK, np.int64(-1), none
+    if i < 0 or i >= num_masks:
+        return _BAD_PLANE, np.int64(-1), none
+    y, x, h, w = np.int64(0), np.int64(0), header[2 * i], header[2 * i + 1]
+    if len(crops) > 0:
+        full_h, full_w = h, w
+        y, x, h, w = crops[4 * plane], crops[4 * plane + 1], crops[4 * plane + 2], crops[4 * plane + 3]
+        if min(y, x, h, w) < 0 or y > full_h or x > full_w or h > full_h - y or w > full_w - x:
+            return _BAD_WINDOW, np.int64(-1), none
+    if not resize and (h > out_h or w > out_w):
+        return _BAD_WINDOW, np.int64(-1), none
+    if h == 0 or w == 0:
+        return _OK, np.int64(-1), none
+    if resize:
+        return _OK, i, (y, x, h, w, np.int64(out_h), np.int64(out_w))
+    return _OK, i, (y, x, h, w, h, w)
+
+
+@_jit
+def _check_windows(header, num_masks, planes, crops, resize, out_h, out_w, num_planes):  # type: ignore[no-untyped-def]
+    for plane in range(num_planes):
+        status = _find_window(header, num_masks, planes, crops, resize, out_h, out_w, plane)[0]
+        if status != _OK:
+            return status
+    return _OK
+
+
+@_jit
+def _decode_tiles(  # type: ignore[no-untyped-def]
+    data, header, num_masks, planes, crops, resize, out, one, fresh, rows, columns, thread, threads
+):
+    num_planes, out_h, out_w = out.shape
+    row_tiles = (out_h + rows - 1) // rows
+    column_tiles = (out_w + columns - 1) // columns
+    tiles = row_tiles * column_tiles
+    words = (columns + 63) // 64
+    bits = np.zeros((rows, words), np.uint64)
+    state = np.zeros(words, np.uint64)
+    elements = np.zeros(64 * words, out.dtype)
+    box = np.zeros(4, np.int64)
+    for item in range(thread, num_planes * tiles, threads):
+        plane, tile_index = item // tiles, item % tiles
+        row = tile_index // column_tiles * rows
+        column = tile_index % column_tiles * columns
+        tile_rows = min(rows, out_h - row)
+        tile_columns = min(columns, out_w - column)
+        to = out[plane, row : row + tile_rows, column : column + tile_columns]
+        _, mask, window = _find_window(
+            header, num_masks, planes, crops, resize, out_h, out_w, plane
+        )
+        used_rows = min(tile_rows, max(window[4] - row, 0)) if mask >= 0 else 0
+        box[0], box[1], box[2], box[3] = used_rows, 0, tile_columns, 0
+        if used_rows > 0:
+            _flip_all(
+                data,
+                header[2 * num_masks + mask],
+                header[2 * num_masks + mask + 1],
+                header[2 * mask],
+                header[2 * mask + 1],
+                window,
+                resize,
+                bits,
+                box,
+                (row, used_rows, column, tile_columns),
+            )
+        top, bottom, left, right = box[0], box[1], box[2], box[3]
+        if bottom == 0:
+            if not fresh:
+                to[:] = 0
+            continue
+        if not fresh:
+            to[:top] = 0
+        first_word, last_word = left >> 6, (right + 63) >> 6
+        y = top
+        still_open = True
+        while y < used_rows and still_open:
+            if y < bottom:
+                for word in range(first_word, last_word):
+                    flips = bits[y, word]
+                    if flips:
+                        bits[y, word] = 0
+                        changed = state[word] ^ flips
+                        state[word] = changed
+                        for k in range(64):
+                            elements[64 * word + k] = ((changed >> np.uint64(k)) & np.uint64(1)) * one
+            elif y == bottom:
+                still_open = False
+                for word in range(first_word, last_word):
+                    still_open = still_open or state[word] != 0
+                if not still_open:
+                    break
+            if fresh:
+                to[y, left:right] = elements[left:right]
+            else:
+                to[y] = elements[:tile_columns]
+            y += 1
+        if not fresh:
+            to[y:] = 0
+        for word in range(first_word, last_word):
+            state[word] = 0
+        elements[64 * first_word : 64 * last_word] = 0
+
+
+def decode(
+    data: int,
+    num_bytes: int,
+    num_masks: int,
+    planes: int,
+    num_planes: int,
+    crops: int,
+    resize: bool,
+    out_h: int,
+    out_w: int,
+    out: int,
+    item_size: int,
+    one: int,
+    fresh: bool,
+    num_threads: int,
+) -> int:
+    block = _at(data, num_bytes, np.uint8)
+    header = _header(block, num_masks)
+    if header is None:
+        return _BAD_HEADER
+    if planes == 0 and num_planes != num_masks:
+        return _BAD_PLANE
+    shown = _at(planes, num_planes, np.int64)
+    windows = _at(crops, 4 * num_planes, np.int64)
+    status = _check_windows(header, num_masks, shown, windows, resize, out_h, out_w, num_planes)
+    pixels = num_planes * out_h * out_w
+    if status != _OK or pixels == 0:
+        return int(status)
+    dtype = {1: np.uint8, 2: np.uint16, 4: np.uint32}[item_size]
+    result = _at(out, pixels, dtype).reshape(num_planes, out_h, out_w)
+    threads = _useful_threads(num_threads, pixels, item_size * pixels + 16 * num_bytes)
+    columns = min(out_w, _TILE_COLUMNS)
+    rows = max(1, min(out_h, _SCRATCH_BYTES // threads // (8 * ((columns + 63) // 64))))
+    if num_planes < threads:
+        rows = min(rows, -(-out_h * num_planes // threads))
+
+    def work(thread: int) -> None:
+        _decode_tiles(
+            block, header, num_masks, shown, windows, resize, result, dtype(one), fresh,
+            rows, columns, thread, threads,
+        )  # fmt: skip
+
+    _in_threads(work, threads)
+    return _OK

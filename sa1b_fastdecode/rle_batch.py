@@ -1,0 +1,492 @@
+"""RLEBatch: many masks, compressed, in one block of bytes. The front door of the library."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sa1b_fastdecode import dispatch, library
+
+Int64Array: TypeAlias = npt.NDArray[np.int64]
+Pad: TypeAlias = bool | tuple[int, int]
+
+_ops = torch.ops.sa1b_fastdecode
+
+
+class RLEBatch:
+    """N masks as compressed COCO RLE, flat or grouped by image, on one device.
+
+    Made by :func:`sa1b_fastdecode.pack_rles`. It is small (SA-1B: about 0.8 KB a mask), pickles to
+    little more than its compressed strings, can be pinned (``DataLoader(pin_memory=True)`` does so)
+    and moved, and every operator works on it. It is never changed after it was made.
+
+    A batch is *grouped* when it was packed from one list of masks for each image: it then knows how
+    many masks each image has. Indexing and iterating always go over the masks, in order, and give
+    flat batches.
+
+    Attributes:
+        data: uint8 ``(bytes,)``, the block that ``csrc/rle_format.h`` describes.
+        num_masks: N, also ``len(batch)``.
+        num_images: B of a grouped batch, None for a flat one.
+        height, width: the largest sides of any mask (and image) in the batch, in pixels.
+        uniform: whether all masks have that size.
+    """
+
+    def __init__(self, data: Tensor, num_masks: int, num_images: int | None = None) -> None:
+        """Take over a well-formed block; ``pack_rles`` is what makes one from RLEs."""
+        self.data = data
+        self.num_masks = num_masks
+        self.num_images = num_images
+        self._host_header: Tensor | None = None
+        sizes = self._header[: 2 * num_masks].numpy().reshape(-1, 2)
+        sides = sizes
+        self.max_masks = num_masks
+        if num_images is not None:
+            images = self._images_array()
+            self.max_masks = int(images[:, 0].max(initial=0))
+            sides = np.concatenate([sizes, images[:, 1:]])
+        self.height, self.width = (int(side) for side in sides.max(axis=0, initial=0))
+        self.uniform = bool((sizes == (self.height, self.width)).all())
+
+    @classmethod
+    def _known(cls, data: Tensor, num_masks: int, height: int, width: int, uniform: bool) -> RLEBatch:
+        """Make a flat batch whose largest sides are known already; saves reading them again."""
+        batch = cls.__new__(cls)
+        batch.data = data
+        batch.num_masks = batch.max_masks = num_masks
+        batch.num_images = None
+        batch._host_header = None
+        batch.height, batch.width, batch.uniform = height, width, uniform
+        return batch
+
+    @classmethod
+    def _from_parts(
+        cls,
+        sizes: Int64Array,
+        lengths: Int64Array,
+        chars: bytes | bytearray | memoryview,
+        images: Int64Array | None = None,
+    ) -> RLEBatch:
+        """Lay out a block: sizes (N,2), bytes of each string (N,), the strings, images (B,3)."""
+        num_masks = len(sizes)
+        num_images = None if images is None else len(images)
+        head = 8 * (3 * num_masks + 1 + 3 * (num_images or 0))
+        block = np.empty(head + len(chars), np.uint8)
+        words = block[:head].view(np.int64)
+        words[: 2 * num_masks] = sizes.reshape(-1)
+        offsets = words[2 * num_masks : 3 * num_masks + 1]
+        offsets[0] = head
+        np.cumsum(lengths, out=offsets[1:])
+        offsets[1:] += head
+        if images is not None:
+            words[3 * num_masks + 1 :] = images.reshape(-1)
+        block[head:] = np.frombuffer(chars, np.uint8)
+        return cls(torch.from_numpy(block), num_masks, num_images)
+
+    # What it holds
+
+    def __len__(self) -> int:
+        return self.num_masks
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the block is on."""
+        return self.data.device
+
+    @property
+    def sizes(self) -> Tensor:
+        """int64 ``(N, 2)``: height and width of each mask, on the CPU."""
+        return self._header[: 2 * self.num_masks].view(-1, 2)
+
+    @property
+    def counts_per_image(self) -> Tensor | None:
+        """int64 ``(B,)``: the number of masks of each image, on the CPU; None for a flat batch."""
+        return None if self.num_images is None else self._images[:, 0]
+
+    @property
+    def image_sizes(self) -> Tensor | None:
+        """int64 ``(B, 2)``: height and width of each image, on the CPU; None for a flat batch."""
+        return None if self.num_images is None else self._images[:, 1:]
+
+    @property
+    def _header(self) -> Tensor:
+        """int64 words before the strings, on the CPU whatever device the block is on."""
+        if self._host_header is not None:
+            return self._host_header
+        words = 3 * self.num_masks + 1 + 3 * (self.num_images or 0)
+        return self.data[: 8 * words].view(torch.int64)
+
+    @property
+    def _images(self) -> Tensor:
+        return self._header[3 * self.num_masks + 1 :].view(-1, 3)
+
+    def _images_array(self) -> Int64Array:
+        return self._images.numpy()
+
+    def _offsets_array(self) -> Int64Array:
+        return self._header[2 * self.num_masks : 3 * self.num_masks + 1].numpy()
+
+    def __repr__(self) -> str:
+        images = "" if self.num_images is None else f"{self.num_images} images, "
+        size = f"{self.height}x{self.width}" if self.uniform else f"up to {self.height}x{self.width}"
+        kilobytes = self.data.numel() / 1000
+        return f"RLEBatch({images}{self.num_masks} masks, {size}, {kilobytes:.1f} kB, {self.device})"
+
+    def __eq__(self, other: object) -> bool:
+        """Whether sizes, grouping and compressed strings are all the same."""
+        if not isinstance(other, RLEBatch):
+            return NotImplemented
+        return (
+            self.num_masks == other.num_masks
+            and self.num_images == other.num_images
+            and torch.equal(self.data.cpu(), other.data.cpu())
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        block = self.data.cpu().numpy().tobytes()
+        return _restore, (block, self.num_masks, self.num_images, str(self.device))
+
+    # Parts and unions
+
+    def __getitem__(self, index: Any) -> RLEBatch:
+        """Return some masks as a flat batch: ``[i]`` one, ``[a:b]``, ``[indices]``, ``[bools]``."""
+        if isinstance(index, slice):
+            return self._take(np.arange(self.num_masks)[index])
+        return self._take(_as_indices(index, self.num_masks).numpy())
+
+    def __iter__(self) -> Iterator[RLEBatch]:
+        return (self[i] for i in range(self.num_masks))
+
+    def _take(self, indices: Int64Array, images: Int64Array | None = None) -> RLEBatch:
+        offsets = self._offsets_array()
+        begins, ends = offsets[indices], offsets[indices + 1]
+        block = memoryview(self.data.numpy())
+        if len(indices) > 1 and (begins[1:] == ends[:-1]).all():
+            chars: Any = block[begins[0] : ends[-1]]
+        else:
+            chars = b"".join(
+                [block[a:b] for a, b in zip(begins.tolist(), ends.tolist(), strict=True)]
+            )
+        return self._from_parts(self.sizes.numpy()[indices], ends - begins, chars, images)
+
+    def flat(self) -> RLEBatch:
+        """Return the same masks without their grouping by image."""
+        return self if self.num_images is None else self[:]
+
+    @staticmethod
+    def cat(batches: Iterable[RLEBatch]) -> RLEBatch:
+        """Join batches: all flat, or all grouped (their images then follow one another).
+
+        Raises:
+            ValueError: some are flat and some are grouped.
+        """
+        parts = list(batches)
+        for part in parts:
+            if not isinstance(part, RLEBatch):
+                raise TypeError(f"cat takes RLEBatches, not {type(part).__name__}")
+        if len({part.num_images is None for part in parts}) > 1:
+            raise ValueError("cannot join flat and grouped batches; use .flat() on the grouped ones")
+        grouped = bool(parts) and parts[0].num_images is not None
+        images = np.concatenate([part._images_array() for part in parts]) if grouped else None
+        return RLEBatch._join(parts, images)
+
+    @staticmethod
+    def _join(parts: Sequence[RLEBatch], images: Int64Array | None) -> RLEBatch:
+        offsets = [part._offsets_array() for part in parts]
+        none = np.empty(0, np.int64)
+        return RLEBatch._from_parts(
+            np.concatenate([none.reshape(0, 2), *[part.sizes.numpy() for part in parts]]),
+            np.concatenate([none, *[np.diff(part_offsets) for part_offsets in offsets]]),
+            b"".join(
+                [
+                    memoryview(part.data.numpy())[int(part_offsets[0]) :]
+                    for part, part_offsets in zip(parts, offsets, strict=True)
+                ]
+            ),
+            images,
+        )
+
+    # Where it is
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> RLEBatch:
+        """Return the batch on a device, itself if it is there already. One copy of the block.
+
+        Raises:
+            RuntimeError: nothing in this build decodes on that device.
+        """
+        target = torch.device(device)
+        if target == self.device:
+            return self
+        dispatch.kernels(target.type)
+        return self._with_data(self.data.to(target, non_blocking=non_blocking))
+
+    def cpu(self) -> RLEBatch:
+        """Return the batch on the CPU."""
+        return self.to("cpu")
+
+    def cuda(self, device: int | None = None, non_blocking: bool = False) -> RLEBatch:
+        """Return the batch on a CUDA device."""
+        return self.to("cuda" if device is None else f"cuda:{device}", non_blocking)
+
+    def pin_memory(self) -> RLEBatch:
+        """Return the batch in page-locked memory, from where copies to a GPU need not wait."""
+        return self._with_data(self.data.pin_memory())
+
+    def is_pinned(self) -> bool:
+        """Whether the block is in page-locked memory."""
+        return self.data.is_pinned()
+
+    def _with_data(self, data: Tensor) -> RLEBatch:
+        copy = RLEBatch.__new__(RLEBatch)
+        copy.__dict__.update(self.__dict__, data=data, _host_header=self._header)
+        return copy
+
+    # Operators
+
+    def decode(
+        self,
+        *,
+        dtype: torch.dtype = torch.uint8,
+        out: Tensor | None = None,
+        pad: Pad = False,
+        size: tuple[int, int] | None = None,
+        crop: Any = None,
+        select: Any = None,
+        num_threads: int | None = None,
+    ) -> Tensor:
+        """Decode into one dense tensor; see :func:`sa1b_fastdecode.decode_rle_batch`."""
+        if dtype not in library.ELEMENTS:
+            names = ", ".join(str(name) for name in library.ELEMENTS)
+            raise ValueError(f"dtype {dtype} is not supported; choose one of {names}")
+        batch, planes = self, None
+        leading: tuple[int, ...] = (self.num_masks,)
+        if select is not None:
+            if self.uniform:
+                planes = _as_indices(select, self.num_masks)
+                leading = (planes.numel(),)
+            else:
+                batch = self[select]
+                leading = (batch.num_masks,)
+        elif self.num_images is not None:
+            planes = self._planes()
+            leading = (self.num_images, self.max_masks)
+
+        height, width = batch.height, batch.width
+        windows = None
+        if crop is not None:
+            windows, height, width, same_size = _read_crop(crop, leading, planes, batch)
+        else:
+            same_size = batch.uniform
+        if size is not None:
+            height, width = _read_size(size, "size")
+        elif pad is not False:
+            if pad is not True:
+                height, width = _read_pad(pad, height, width)
+        elif not same_size and len(leading) == 1:
+            _raise_mixed_sizes(batch)
+
+        shape = (*leading, height, width)
+        threads = _read_num_threads(num_threads)
+        resize = size is not None
+        if out is None:
+            decoded: Tensor = _ops.decode(
+                batch.data, batch.num_masks, planes, windows, resize, shape, dtype, threads
+            )  # fmt: skip
+            return decoded
+        _check_out(out, shape, dtype, batch.device)
+        _ops.decode_out(
+            batch.data, batch.num_masks, planes, windows, resize, out, threads
+        )
+        return out
+
+    def _planes(self) -> Tensor:
+        """Return int64 (B * max N,): the mask that each plane of a grouped batch shows, or -1."""
+        counts = self._images[:, :1]
+        place = torch.arange(self.max_masks)
+        return torch.where(place < counts, counts.cumsum(0) - counts + place, -1).flatten()
+
+    def area(self) -> Tensor:
+        """Return int64 ``(N,)``: the number of pixels of each mask. Decodes nothing."""
+        area: Tensor = _ops.area(self.data, self.num_masks)
+        return area
+
+    def bbox(self) -> Tensor:
+        """Return float32 ``(N, 4)``: x, y, w, h of the box around each mask, in full pixels.
+
+        An empty mask has a box of zeros. Exact up to coordinates of 2**24. Decodes nothing.
+        """
+        bbox: Tensor = _ops.bbox(self.data, self.num_masks)
+        return bbox
+
+    def centroid(self) -> Tensor:
+        """Return float32 ``(N, 2)``: mean y and x of the pixel centres of each mask.
+
+        The pixel in row y and column x has its centre at (y, x). NaN for an empty mask. The sums
+        are exact; they are divided in float64 and rounded once. Decodes nothing.
+        """
+        centroid: Tensor = _ops.centroid(self.data, self.num_masks)
+        return centroid
+
+    def to_coco(
+        self, counts: Literal["str", "bytes", "list"] = "str"
+    ) -> list[dict[str, Any]] | list[list[dict[str, Any]]]:
+        """Return the masks as COCO RLE dicts; one list an image if the batch is grouped.
+
+        Args:
+            counts: "str" is ready for JSON, "bytes" is what pycocotools makes, "list" holds the
+                plain run lengths.
+        """
+        sizes = self.sizes.tolist()
+        if counts == "list":
+            values: list[Any] = self._counts_lists()
+        elif counts in ("str", "bytes"):
+            block, offsets = self.data.cpu().numpy().tobytes(), self._offsets_array().tolist()
+            values = [block[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+            if counts == "str":
+                values = [value.decode("ascii") for value in values]
+        else:
+            raise ValueError(f"counts must be 'str', 'bytes' or 'list', not {counts!r}")
+        dicts = [{"size": s, "counts": c} for s, c in zip(sizes, values, strict=True)]
+        if self.num_images is None:
+            return dicts
+        ends = np.cumsum(self._images_array()[:, 0]).tolist()
+        return [dicts[a:b] for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+
+    def _counts_lists(self) -> list[list[int]]:
+        data = self.data.cpu()
+        offsets = np.empty(self.num_masks + 1, np.int64)
+        counts = np.empty(max(data.numel(), 1), np.uint32)
+        dispatch.kernels("cpu").decompress(
+            data.data_ptr(), data.numel(), self.num_masks, counts.ctypes.data, offsets.ctypes.data
+        )
+        return [
+            counts[a:b].tolist()
+            for a, b in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
+        ]
+
+
+def _restore(block: bytes, num_masks: int, num_images: int | None, device: str) -> RLEBatch:
+    data = torch.frombuffer(bytearray(block), dtype=torch.uint8)
+    batch = RLEBatch(data, num_masks, num_images)
+    return batch if device == "cpu" else batch.to(device)
+
+
+def _as_indices(index: Any, num_masks: int) -> Tensor:
+    """Return int64 indices in [0, num_masks) from an int, ints or bools; negatives count back."""
+    if isinstance(index, Sequence) and len(index) == 0:
+        return torch.empty(0, dtype=torch.int64)
+    try:
+        table = torch.as_tensor(index).cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"masks are selected by integers, not by {index!r}") from error
+    if table.dtype == torch.bool:
+        if table.shape != (num_masks,):
+            raise IndexError(f"{table.numel()} bools cannot select from {num_masks} masks")
+        return table.nonzero().flatten()
+    if table.is_floating_point() or table.is_complex():
+        raise TypeError(f"masks are selected by integers, not by {table.dtype}")
+    table = table.flatten().to(torch.int64)
+    wrong = (table < -num_masks) | (table >= num_masks)
+    # A compiled graph cannot stop here; the kernel then meets an index that is no mask.
+    if not torch.compiler.is_compiling() and bool(wrong.any()):
+        raise IndexError(f"mask {int(table[wrong][0])} is out of range for {num_masks} masks")
+    return torch.where(wrong, num_masks, torch.where(table < 0, table + num_masks, table))
+
+
+def _read_size(size: Any, what: str) -> tuple[int, int]:
+    try:
+        height, width = (operator.index(side) for side in size)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{what} must be two integers (height, width), not {size!r}") from error
+    if height < 1 or width < 1 or height >= 2**32 or width >= 2**32:
+        raise ValueError(f"{what} must be two positive sides below 2**32, not {height}x{width}")
+    return height, width
+
+
+def _read_pad(pad: Any, height: int, width: int) -> tuple[int, int]:
+    padded = _read_size(pad, "pad")
+    if padded[0] < height or padded[1] < width:
+        raise ValueError(f"pad={padded} is smaller than the largest mask, {height}x{width}")
+    return padded
+
+
+def _read_num_threads(num_threads: int | None) -> int:
+    """Return 0 for torch's own setting, which is 1 inside a DataLoader's workers."""
+    if num_threads is None:
+        return 0
+    if operator.index(num_threads) < 1:
+        raise ValueError(f"num_threads must be at least 1, not {num_threads}")
+    return num_threads
+
+
+def _read_crop(
+    crop: Any, leading: tuple[int, ...], planes: Tensor | None, batch: RLEBatch
+) -> tuple[Tensor, int, int, bool]:
+    """Return the window of each plane, the largest height and width, and whether all are equal."""
+    grouped = len(leading) == 2
+    num_masks = batch.num_masks if grouped else leading[0]
+    try:
+        table = torch.as_tensor(crop).cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"crop must hold integers (y, x, h, w), not {crop!r}") from error
+    if table.is_floating_point() or table.is_complex() or table.dtype == torch.bool:
+        raise TypeError(f"crop must hold integers (y, x, h, w), not {table.dtype}")
+    if tuple(table.shape) not in ((4,), (num_masks, 4)):
+        raise ValueError(f"crop must have shape (4,) or ({num_masks}, 4), not {tuple(table.shape)}")
+    each = table.to(torch.int64).expand(num_masks, 4)
+    if not torch.compiler.is_compiling():  # else the kernel checks, without saying which mask
+        _check_windows(each, batch.sizes if planes is None or grouped else batch.sizes[planes])
+    if table.dim() == 1:
+        _, _, height, width = (int(side) for side in crop)
+        same_size = True
+    else:
+        height, width = each[:, 2:].amax(dim=0).tolist() if num_masks else (0, 0)
+        same_size = bool((each[:, 2:] == torch.tensor((height, width))).all())
+    if grouped and planes is not None:
+        each = each[planes.clamp(min=0)] if num_masks else torch.zeros((planes.numel(), 4)).long()
+    return each.contiguous(), height, width, same_size
+
+
+def _check_windows(windows: Tensor, sizes: Tensor) -> None:
+    room = sizes - windows[:, :2] - windows[:, 2:]
+    outside = (windows < 0).any(dim=1) | (room < 0).any(dim=1)
+    if bool(outside.any()):
+        i = int(outside.int().argmax())
+        h, w = sizes[i].tolist()
+        raise ValueError(
+            f"mask {i}: crop (y, x, h, w) = {tuple(windows[i].tolist())} does not lie inside the "
+            f"mask of {h}x{w}"
+        )
+
+
+def _raise_mixed_sizes(batch: RLEBatch) -> None:
+    sizes = batch.sizes.tolist()
+    other = next((i for i, size in enumerate(sizes) if size != sizes[0]), 0)
+    (h0, w0), (h1, w1) = sizes[0], sizes[other]
+    raise ValueError(
+        f"masks differ in size: mask 0 is {h0}x{w0}, mask {other} is {h1}x{w1}; pass pad=True, "
+        "pad=(H, W) or size=(H, W)"
+    )
+
+
+def _check_out(
+    out: Tensor, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> None:
+    if not isinstance(out, Tensor):
+        raise TypeError(f"out must be a tensor, not {type(out).__name__}")
+    if tuple(out.shape) != shape:
+        raise ValueError(f"out has shape {tuple(out.shape)}, the decoded batch has {shape}")
+    if out.dtype != dtype:
+        raise ValueError(f"out has dtype {out.dtype}, but dtype={dtype} was asked for")
+    if out.device != device:
+        raise ValueError(f"out is on {out.device}, the batch is on {device}")
+    if not out.is_contiguous():
+        raise ValueError(f"out must be contiguous, but has strides {out.stride()}")
