@@ -22,6 +22,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import sa1b_fastdecode as fd
+
 from .common import (
     BEST_PEER,
     BEST_TOUCH,
@@ -157,6 +159,7 @@ def describe_machine() -> dict[str, Any]:
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
+        "load_before": os.getloadavg()[0],  # near the number of cores, two threads cannot shine
         "system": f"{platform.system()} {platform.machine()}",
         "transparent_hugepage": huge_pages.read_text().strip() if huge_pages.exists() else None,
     }
@@ -171,8 +174,8 @@ def _cpu_model() -> str:
 
 def describe_versions() -> dict[str, str]:
     names = {who.package for who in CONTENDERS.values() if who.package and not who.missing()}
-    names |= {"sa1b-fastdecode", "numpy", "torch", "numba"}
-    versions = {"python": platform.python_version()}
+    names |= {"numpy", "torch", "numba"}
+    versions = {"python": platform.python_version(), "sa1b-fastdecode": fd.__version__}
     return versions | {name: importlib.metadata.version(name) for name in sorted(names)}
 
 
@@ -189,11 +192,12 @@ def describe_commit() -> str:
 def report(summary: dict[str, Any]) -> None:
     print(f"\n{summary['title']}")
     ours = list(summary["speedups"])
-    print(f"  {'':28}{'median ms':>10}" + "".join(f"{'v ' + who:>20}" for who in ours))
+    header = f"  {'':28}{'median ms':>10}{'min ms':>10}"
+    print(header + "".join(f"{'v ' + who:>20}" for who in ours))
     for name, spread in summary["contenders"].items():
         ratios = [summary["speedups"][who].get(name) for who in ours]
         cells = "".join(f"{f'{ratio:.2f}x':>20}" if ratio else " " * 20 for ratio in ratios)
-        print(f"  {name:28}{spread['median_ms']:10.4g}{cells}")
+        print(f"  {name:28}{spread['median_ms']:10.4g}{spread['min_ms']:10.4g}{cells}")
     for verdict in summary["targets"]:
         print(f"  {'met ' if verdict['met'] else 'MISS'} {describe_target(verdict)}")
 
@@ -222,7 +226,16 @@ def main() -> None:
     missing = {name: reason for name, who in CONTENDERS.items() if (reason := who.missing())}
     for name, reason in missing.items():
         print(f"left out: {name}: {reason}")
-    cases = {}
+    machine = describe_machine()
+    cases: dict[str, Any] = {}
+    results = {
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "commit": describe_commit(),
+        "machine": machine,
+        "versions": describe_versions(),
+        "left_out": missing,
+        "cases": cases,
+    }
     with one_torch_thread():
         for case in CASES.values():
             if not re.search(arguments.select, case.name):
@@ -233,15 +246,6 @@ def main() -> None:
             cases[case.name] = summarise(case, measure(case))
             report(cases[case.name])
 
-    machine = describe_machine()
-    results = {
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "commit": describe_commit(),
-        "machine": machine,
-        "versions": describe_versions(),
-        "left_out": missing,
-        "cases": cases,
-    }
     default = re.sub(r"\W+", "-", f"{machine['cpu']} {machine['cores']} cores".lower())
     path = RESULTS / f"{arguments.name or default}.json"
     path.parent.mkdir(exist_ok=True)

@@ -68,8 +68,9 @@ bool read_rle(PyObject* item, Rle* rle) {
   return static_cast<uint64_t>(rle->h) * static_cast<uint64_t>(rle->w) <= sa1b::kMaxPixels;
 }
 
-// Packs a plain RLE dict, or a list or tuple of them: (block, number of masks, max h, max w, whether
-// all sizes are equal). None if any item is of another form; the caller then reads them itself.
+// Packs a plain RLE dict, or a list or tuple of them: (block, number of masks, max h, max w,
+// whether all sizes are equal). None if any item is of another form; the caller then reads them
+// itself.
 py::object pack(const py::object& rles) {
   PyObject* single = rles.ptr();
   PyObject** items = &single;
@@ -114,11 +115,11 @@ int64_t decode(uintptr_t data, int64_t num_bytes, int64_t num_masks, uintptr_t p
                int64_t num_planes, uintptr_t crops, bool resize, int64_t out_h, int64_t out_w,
                uintptr_t out, int item_size, uint32_t one, bool fresh, int num_threads) {
   py::gil_scoped_release release;
-  return sa1b::cpu::decode(batch_at(data, num_bytes, num_masks),
-                           {pointer<const int64_t>(planes), num_planes,
-                            pointer<const int64_t>(crops), resize, out_h, out_w,
-                            pointer<void>(out), item_size, one, fresh},
-                           num_threads);
+  return sa1b::cpu::decode(
+      batch_at(data, num_bytes, num_masks),
+      {pointer<const int64_t>(planes), num_planes, pointer<const int64_t>(crops), resize, out_h,
+       out_w, pointer<void>(out), item_size, one, fresh},
+      num_threads);
 }
 
 int64_t regions(uintptr_t data, int64_t num_bytes, int64_t num_masks, uintptr_t area,

@@ -15,15 +15,15 @@ constexpr int64_t kBadWindow = -4;  // a crop outside its mask, or a plane small
 
 // What `decode` writes: `num_planes` planes of `out_h` rows and `out_w` columns.
 struct Decode {
-  const int64_t* planes;  // [num_planes] the mask that each plane shows, -1 for none; null: plane i shows mask i
+  const int64_t* planes;  // [num_planes] the mask each plane shows, -1 for none; null: mask i
   int64_t num_planes;
-  const int64_t* crops;   // [num_planes][4] the window (y, x, h, w) of the mask to show; null: all of it
-  bool resize;            // stretch the window to the plane, else put it top left and zeros around
+  const int64_t* crops;  // [num_planes][4] window (y, x, h, w) of the mask to show; null: all of it
+  bool resize;           // stretch the window to the plane; else it lies top left, zeros around
   int64_t out_h, out_w;
-  void* out;              // [num_planes][out_h][out_w] elements of item_size bytes
-  int item_size;          // 1, 2 or 4
-  uint32_t one;           // the bits of an element inside the mask; outside it is all zero bits
-  bool fresh;             // `out` is a ZeroPages block that nobody has written to
+  void* out;      // [num_planes][out_h][out_w] elements of item_size bytes
+  int item_size;  // 1, 2 or 4
+  uint32_t one;   // the bits of an element inside the mask; outside it is all zero bits
+  bool fresh;     // `out` is a ZeroPages block that nobody has written to
 };
 
 namespace cpu {
@@ -41,16 +41,16 @@ int64_t regions(const Batch& batch,
 int64_t validate(const Batch& batch);
 
 // Counts to strings. Writes at most kMaxCharsPerCount characters a count.
-void compress(const uint32_t* counts,          // [count_offsets[N]]
-              const int64_t* count_offsets,    // [N+1]
+void compress(const uint32_t* counts,        // [count_offsets[N]]
+              const int64_t* count_offsets,  // [N+1]
               int64_t num_masks,
-              uint8_t* chars,                  // [kMaxCharsPerCount * count_offsets[N]]
-              int64_t* char_offsets);          // [N+1]
+              uint8_t* chars,          // [kMaxCharsPerCount * count_offsets[N]]
+              int64_t* char_offsets);  // [N+1]
 
 // Strings to counts: at most one count a character.
 int64_t decompress(const Batch& batch,
-                   uint32_t* counts,           // [characters in the batch]
-                   int64_t* count_offsets);    // [N+1]
+                   uint32_t* counts,         // [characters in the batch]
+                   int64_t* count_offsets);  // [N+1]
 
 }  // namespace cpu
 }  // namespace sa1b

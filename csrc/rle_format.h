@@ -27,7 +27,7 @@
 
 namespace sa1b {
 
-constexpr int kMaxCharsPerCount = 7;              // 7 * 5 bits hold any count below 2**32 and its sign
+constexpr int kMaxCharsPerCount = 7;  // 7 * 5 bits hold any count below 2**32 and its sign
 constexpr uint64_t kMaxPixels = (1ull << 32) - 1;  // h*w of one mask
 
 constexpr uint32_t kCharBase = 48;
@@ -92,12 +92,12 @@ class CountReader {
     } else {
       value = c & kPayload;
       uint32_t shift = kPayloadBits;
-      do {
+      while (c & kMore) {
         if (at_ == end_) return false;
         c = *at_++ - kCharBase;
         if (shift < 32) value |= (c & kPayload) << shift;
         shift += kPayloadBits;
-      } while (c & kMore);
+      }
       if ((c & kSign) && shift < 32) value |= ~0u << shift;
     }
     *count = value + older_;

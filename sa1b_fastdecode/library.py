@@ -29,6 +29,9 @@ ELEMENTS = {
 # of which only those inside a mask's box are ever written.
 _FRESH_BYTES = 4 << 20
 
+# No machine has more; below it sizes do not overflow on their way to the allocator.
+_MAX_BYTES = 1 << 56
+
 # Status codes of csrc/launch.h.
 _OK, _BAD_HEADER, _BAD_PLANE, _BAD_WINDOW = -1, -2, -3, -4
 
@@ -43,7 +46,8 @@ def _register(schema: str, cpu: Callable[..., Any], fake: Callable[..., Any]) ->
     torch.library.register_fake(f"sa1b_fastdecode::{name}", fake, lib=_library)
 
 
-def _check_data(data: Tensor) -> None:
+def check_data(data: Tensor) -> None:
+    """Raise ValueError for what cannot be the block of an RLEBatch."""
     if data.dtype != torch.uint8 or data.dim() != 1 or not data.is_contiguous():
         raise ValueError("data must be the contiguous one-dimensional uint8 block of an RLEBatch")
 
@@ -59,7 +63,10 @@ def _address(table: Tensor | None, rows: int, columns: int) -> int:
     return table.data_ptr()
 
 
-def _raise_for(status: int) -> None:
+def raise_for(status: int) -> None:
+    """Raise what a kernel's status stands for, if it is not that all went well."""
+    if status == _OK:
+        return
     if status == _BAD_PLANE:
         raise IndexError("an index is out of range for the masks of the batch")
     if status == _BAD_WINDOW:
@@ -73,14 +80,18 @@ def _run_decode(
     planes: Tensor | None,
     crops: Tensor | None,
     resize: bool,
+    shape: Sequence[int],
+    dtype: torch.dtype,
     out: Tensor,
     fresh: bool,
     num_threads: int,
 ) -> None:
-    _check_data(data)
-    *leading, height, width = out.shape
+    check_data(data)
+    *leading, height, width = shape
     num_planes = math.prod(leading)
-    item_size, one = ELEMENTS[out.dtype]
+    if num_planes == 0:  # empty tables have no address
+        return
+    item_size, one = ELEMENTS[dtype]
     status = dispatch.kernels("cpu").decode(
         data.data_ptr(),
         data.numel(),
@@ -97,8 +108,7 @@ def _run_decode(
         fresh,
         num_threads or torch.get_num_threads(),
     )
-    if status != _OK:
-        _raise_for(status)
+    raise_for(status)
 
 
 def _decode(
@@ -111,14 +121,20 @@ def _decode(
     dtype: torch.dtype,
     num_threads: int,
 ) -> Tensor:
-    num_bytes = math.prod(shape) * dtype.itemsize
+    if dtype not in ELEMENTS:
+        raise ValueError(f"dtype {dtype} is not supported")
+    num_bytes = math.prod(shape) * ELEMENTS[dtype][0]
+    if num_bytes > _MAX_BYTES:
+        raise MemoryError(f"the decoded batch would take {num_bytes} bytes")
     fresh = num_bytes >= _FRESH_BYTES
     if fresh:
         pages = dispatch.kernels("cpu").ZeroPages(num_bytes)
         out = torch.frombuffer(pages, dtype=dtype).view(shape)
     else:
-        out = torch.empty(shape, dtype=dtype)
-    _run_decode(data, num_masks, planes, crops, resize, out, fresh, num_threads)
+        out = torch.empty(*shape, dtype=dtype, device="cpu")
+    _run_decode(
+        data, num_masks, planes, crops, resize, shape, dtype, out, fresh, num_threads
+    )
     return out
 
 
@@ -146,7 +162,9 @@ def _decode_out(
 ) -> None:
     if not out.is_contiguous() or out.dim() < 2 or out.dtype not in ELEMENTS:
         raise ValueError("out must be contiguous, of two dimensions or more and a supported dtype")
-    _run_decode(data, num_masks, planes, crops, resize, out, False, num_threads)
+    _run_decode(
+        data, num_masks, planes, crops, resize, out.shape, out.dtype, out, False, num_threads
+    )
 
 
 def _region(index: int, columns: int, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -156,15 +174,14 @@ def _region(index: int, columns: int, dtype: torch.dtype) -> tuple[Any, Any]:
         return (num_masks, columns) if columns > 1 else (num_masks,)
 
     def cpu(data: Tensor, num_masks: int) -> Tensor:
-        _check_data(data)
-        out = torch.empty(shape(num_masks), dtype=dtype)
+        check_data(data)
+        out = torch.empty(shape(num_masks), dtype=dtype, device="cpu")
         addresses = [0, 0, 0]
         addresses[index] = out.data_ptr()
         status = dispatch.kernels("cpu").regions(
             data.data_ptr(), data.numel(), num_masks, *addresses, torch.get_num_threads()
         )
-        if status != _OK:
-            _raise_for(status)
+        raise_for(status)
         return out
 
     def fake(data: Tensor, num_masks: int) -> Tensor:

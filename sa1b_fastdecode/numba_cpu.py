@@ -24,7 +24,9 @@ _MAX_PIXELS = 2**32 - 1
 _SCRATCH_BYTES = 8 << 20
 _TILE_COLUMNS = 1 << 16
 
-_jit = numba.njit(cache=True, nogil=True)
+# Without _nrt=False every call that passes an array counts references atomically, which costs four
+# times what reading a count does; so kernels allocate nothing.
+_jit = numba.njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 
 
 def _at(address: int, count: int, dtype: Any) -> Array:
@@ -78,20 +80,25 @@ def pack(rles: Any) -> None:
 @_jit
 def _next_count(data, at, end, older, newer, first):  # type: ignore[no-untyped-def]
     """Read one count: (at, count, older, newer); at = -1 at the end of the string."""
-    value = np.int64(0)
-    shift = 0
-    while True:
-        if at == end:
-            return np.int64(-1), np.int64(0), older, newer
-        bits = (np.int64(data[at]) - 48) & 0xFFFFFFFF
-        at += 1
-        if shift < 32:
-            value |= (bits & 0x1F) << shift
-        shift += 5
-        if bits & 0x20 == 0:
-            break
-    if bits & 0x10 and shift < 32:
-        value -= np.int64(1) << shift
+    if at == end:
+        return np.int64(-1), np.int64(0), older, newer
+    bits = (np.int64(data[at]) - 48) & 0xFFFFFFFF
+    at += 1
+    if bits < 0x20:
+        value = (bits ^ 0x10) - 0x10
+    else:
+        value = bits & 0x1F
+        shift = 5
+        while bits & 0x20:
+            if at == end:
+                return np.int64(-1), np.int64(0), older, newer
+            bits = (np.int64(data[at]) - 48) & 0xFFFFFFFF
+            at += 1
+            if shift < 32:
+                value |= (bits & 0x1F) << shift
+            shift += 5
+        if bits & 0x10 and shift < 32:
+            value -= np.int64(1) << shift
     count = (value + older) & 0xFFFFFFFF
     return at, count, newer, np.int64(0) if first else count
 
@@ -228,6 +235,20 @@ def _next_run(data, at, end, older, newer, first, position, pixels):  # type: ig
 
 
 @_jit
+def _move(x, y, step, h):  # type: ignore[no-untyped-def]
+    """Return column and row ``step`` positions further; divides only for a long step."""
+    y += step
+    if y >= h:
+        if step < h:
+            x += 1
+            y -= h
+        else:
+            x += y // h
+            y %= h
+    return x, y
+
+
+@_jit
 def _sum_of_range(first, last):  # type: ignore[no-untyped-def]
     n = last - first
     twice_mean = first + last - 1
@@ -248,15 +269,18 @@ def _regions(data, header, num_masks, begin, stop_mask, area, bbox, centroid):  
         sum_y = np.int64(0)
         sum_x = np.int64(0)
         top, bottom, left, right = h, np.int64(0), np.int64(0), np.int64(0)
+        x1, y1 = np.int64(0), np.int64(-1)
         while True:
+            last = position
             at, older, newer, start, position = _next_run(
                 data, at, end, older, newer, first, position, pixels
             )
             if at < 0:
                 break
             first = False
-            x0, y0 = start // h, start % h
-            x1, y1 = (position - 1) // h, (position - 1) % h
+            # (x1, y1) is the last pixel of the run before, one position back.
+            x0, y0 = _move(x1, y1, start - last + 1, h)
+            x1, y1 = _move(x0, y0, position - 1 - start, h)
             if total == 0:
                 left = x0
             right = x1 + 1
@@ -373,15 +397,17 @@ def _flip_all(data, at, end, h, w, window, resize, bits, box, tile):  # type: ig
     newer = np.int64(0)
     position = np.int64(0)
     first = True
+    x1, y1 = np.int64(0), np.int64(-1)
     while True:
+        last = position
         at, older, newer, start, position = _next_run(
             data, at, end, older, newer, first, position, pixels
         )
         if at < 0:
             return
         first = False
-        x0, y0 = start // h, start % h
-        x1, y1 = (position - 1) // h, (position - 1) % h
+        x0, y0 = _move(x1, y1, start - last + 1, h)
+        x1, y1 = _move(x0, y0, position - 1 - start, h)
         begin_0 = _to_output(x0, left, width, out_w, resize)
         if begin_0 >= last_column:
             return
@@ -429,25 +455,53 @@ def _check_windows(header, num_masks, planes, crops, resize, out_h, out_w, num_p
 
 
 @_jit
-def _decode_tiles(  # type: ignore[no-untyped-def]
-    data, header, num_masks, planes, crops, resize, out, one, fresh, rows, columns, thread, threads
+def _write_rows(  # type: ignore[no-untyped-def]
+    out, start, stride, used_rows, one, bits, state, elements, box
 ):
-    num_planes, out_h, out_w = out.shape
+    """Write the box of one tile onto zeros, row by row from its first flip on."""
+    top, bottom, left, right = box[0], box[1], box[2], box[3]
+    first_word, last_word = left >> 6, (right + 63) >> 6
+    y = top
+    while y < used_rows:
+        if y < bottom:
+            for word in range(first_word, last_word):
+                flips = bits[y, word]
+                if flips:
+                    bits[y, word] = 0
+                    changed = state[word] ^ flips
+                    state[word] = changed
+                    for k in range(64):
+                        elements[64 * word + k] = ((changed >> np.uint64(k)) & np.uint64(1)) * one
+        elif y == bottom:
+            still_open = False
+            for word in range(first_word, last_word):
+                still_open = still_open or state[word] != 0
+            if not still_open:
+                break
+        to = start + y * stride
+        for k in range(left, right):
+            out[to + k] = elements[k]
+        y += 1
+    for word in range(first_word, last_word):
+        state[word] = 0
+    elements[64 * first_word : 64 * last_word] = 0
+
+
+@_jit
+def _decode_tiles(  # type: ignore[no-untyped-def]
+    data, header, num_masks, planes, crops, resize, out, num_planes, out_h, out_w, one,
+    rows, columns, thread, threads, bits, state, elements, box,
+):  # fmt: skip
     row_tiles = (out_h + rows - 1) // rows
     column_tiles = (out_w + columns - 1) // columns
     tiles = row_tiles * column_tiles
-    words = (columns + 63) // 64
-    bits = np.zeros((rows, words), np.uint64)
-    state = np.zeros(words, np.uint64)
-    elements = np.zeros(64 * words, out.dtype)
-    box = np.zeros(4, np.int64)
     for item in range(thread, num_planes * tiles, threads):
         plane, tile_index = item // tiles, item % tiles
         row = tile_index // column_tiles * rows
         column = tile_index % column_tiles * columns
         tile_rows = min(rows, out_h - row)
         tile_columns = min(columns, out_w - column)
-        to = out[plane, row : row + tile_rows, column : column + tile_columns]
+        start = (plane * out_h + row) * out_w + column
         _, mask, window = _find_window(
             header, num_masks, planes, crops, resize, out_h, out_w, plane
         )
@@ -466,42 +520,8 @@ def _decode_tiles(  # type: ignore[no-untyped-def]
                 box,
                 (row, used_rows, column, tile_columns),
             )
-        top, bottom, left, right = box[0], box[1], box[2], box[3]
-        if bottom == 0:
-            if not fresh:
-                to[:] = 0
-            continue
-        if not fresh:
-            to[:top] = 0
-        first_word, last_word = left >> 6, (right + 63) >> 6
-        y = top
-        still_open = True
-        while y < used_rows and still_open:
-            if y < bottom:
-                for word in range(first_word, last_word):
-                    flips = bits[y, word]
-                    if flips:
-                        bits[y, word] = 0
-                        changed = state[word] ^ flips
-                        state[word] = changed
-                        for k in range(64):
-                            elements[64 * word + k] = ((changed >> np.uint64(k)) & np.uint64(1)) * one
-            elif y == bottom:
-                still_open = False
-                for word in range(first_word, last_word):
-                    still_open = still_open or state[word] != 0
-                if not still_open:
-                    break
-            if fresh:
-                to[y, left:right] = elements[left:right]
-            else:
-                to[y] = elements[:tile_columns]
-            y += 1
-        if not fresh:
-            to[y:] = 0
-        for word in range(first_word, last_word):
-            state[word] = 0
-        elements[64 * first_word : 64 * last_word] = 0
+        if box[1] > 0:
+            _write_rows(out, start, out_w, used_rows, one, bits, state, elements, box)
 
 
 def decode(
@@ -533,18 +553,26 @@ def decode(
     if status != _OK or pixels == 0:
         return int(status)
     dtype = {1: np.uint8, 2: np.uint16, 4: np.uint32}[item_size]
-    result = _at(out, pixels, dtype).reshape(num_planes, out_h, out_w)
+    result = _at(out, pixels, dtype)
     threads = _useful_threads(num_threads, pixels, item_size * pixels + 16 * num_bytes)
     columns = min(out_w, _TILE_COLUMNS)
-    rows = max(1, min(out_h, _SCRATCH_BYTES // threads // (8 * ((columns + 63) // 64))))
+    words = (columns + 63) // 64
+    rows = max(1, min(out_h, _SCRATCH_BYTES // threads // (8 * words)))
     if num_planes < threads:
         rows = min(rows, -(-out_h * num_planes // threads))
 
     def work(thread: int) -> None:
         _decode_tiles(
-            block, header, num_masks, shown, windows, resize, result, dtype(one), fresh,
-            rows, columns, thread, threads,
+            block, header, num_masks, shown, windows, resize, result, num_planes, out_h, out_w,
+            dtype(one), rows, columns, thread, threads,
+            np.zeros((rows, words), np.uint64), np.zeros(words, np.uint64),
+            np.zeros(64 * words, dtype), np.zeros(4, np.int64),
         )  # fmt: skip
 
+    def clear(thread: int) -> None:
+        result[pixels * thread // threads : pixels * (thread + 1) // threads].fill(0)
+
+    if not fresh:
+        _in_threads(clear, threads)
     _in_threads(work, threads)
     return _OK

@@ -52,6 +52,8 @@ def pack_rles(rles: Any, *, image_sizes: Any = None, validate: bool = True) -> R
         return _pack_flat(rles, validate)
     images = []
     for i, image in enumerate(rles):
+        if not isinstance(image, list | tuple | RLEBatch):
+            raise TypeError(f"image {i}: expected a list of masks, not {type(image).__name__}")
         try:
             images.append(_pack_flat(image, validate))
         except (TypeError, ValueError) as error:
@@ -79,7 +81,7 @@ def _is_columns(rles: Any) -> bool:
         return False
     strings = rles[0]
     if isinstance(strings, np.ndarray):
-        return strings.ndim == 1 and strings.dtype.kind in "OSU"
+        return strings.ndim == 1 and (strings.dtype.kind in "OSU" or strings.size == 0)
     return (
         isinstance(strings, list | tuple)
         and len(strings) > 0
@@ -117,6 +119,8 @@ def _pack_any(rles: Any) -> RLEBatch:
         items: Any = [{"size": s, "counts": c} for s, c in zip(table, strings, strict=True)]
     elif isinstance(rles, Mapping):
         items = rles["annotations"] if "annotations" in rles else [rles]
+        if not isinstance(items, list | tuple):
+            raise TypeError(f"annotations must be a list, not {type(items).__name__}")
     elif isinstance(rles, Sequence) and not isinstance(rles, str | bytes | bytearray | memoryview):
         items = rles
     elif isinstance(rles, np.ndarray) and rles.dtype == object and rles.ndim == 1:
@@ -155,7 +159,7 @@ def _read_rle(item: Any) -> tuple[tuple[int, int], Any]:
 
 
 def _read_size(size: Any) -> tuple[int, int]:
-    if isinstance(size, str | bytes) or not hasattr(size, "__len__"):
+    if isinstance(size, str | bytes) or not isinstance(size, Sequence | np.ndarray | torch.Tensor):
         raise TypeError(f"size must be two integers (h, w), not {size!r}")
     if len(size) != 2:
         raise ValueError(f"size must be two integers (h, w), but has {len(size)}")
@@ -181,7 +185,10 @@ def _read_counts(counts: Any) -> Any:
     if isinstance(counts, bytes | bytearray | memoryview):
         return bytes(counts)
     if isinstance(counts, torch.Tensor):
-        counts = counts.cpu().numpy()
+        try:
+            counts = counts.detach().cpu().numpy()
+        except RuntimeError as error:
+            raise TypeError(f"counts cannot be read from a tensor on {counts.device}") from error
     if isinstance(counts, np.ndarray):
         if counts.ndim != 1:
             raise TypeError(f"counts must be one-dimensional, not of shape {counts.shape}")

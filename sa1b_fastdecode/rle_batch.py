@@ -16,7 +16,14 @@ from sa1b_fastdecode import dispatch, library
 Int64Array: TypeAlias = npt.NDArray[np.int64]
 Pad: TypeAlias = bool | tuple[int, int]
 
-_ops = torch.ops.sa1b_fastdecode
+_MAX_THREADS = 1024
+
+# Overloads by name: looking one up costs a tenth of decoding a small mask.
+_decode = torch.ops.sa1b_fastdecode.decode.default
+_decode_out = torch.ops.sa1b_fastdecode.decode_out.default
+_area = torch.ops.sa1b_fastdecode.area.default
+_bbox = torch.ops.sa1b_fastdecode.bbox.default
+_centroid = torch.ops.sa1b_fastdecode.centroid.default
 
 
 class RLEBatch:
@@ -39,13 +46,43 @@ class RLEBatch:
     """
 
     def __init__(self, data: Tensor, num_masks: int, num_images: int | None = None) -> None:
-        """Take over a well-formed block; ``pack_rles`` is what makes one from RLEs."""
+        """Take over a block; ``pack_rles`` is what makes one from RLEs.
+
+        Raises:
+            ValueError: sizes and offsets in the block contradict one another.
+        """
+        library.check_data(data)
         self.data = data
         self.num_masks = num_masks
         self.num_images = num_images
         self._host_header: Tensor | None = None
-        sizes = self._header[: 2 * num_masks].numpy().reshape(-1, 2)
-        sides = sizes
+        self._check_header()
+        self._find_extent()
+
+    def _check_header(self) -> None:
+        words = 3 * self.num_masks + 1 + 3 * (self.num_images or 0)
+        wrong = min(self.num_masks, self.num_images or 0) < 0 or 8 * words > self.data.numel()
+        if not wrong:
+            sizes, offsets = self.sizes.numpy(), self._offsets_array()
+            sides = sizes if self.num_images is None else self._images_array()[:, 1:]
+            wrong = (
+                min(sizes.min(initial=0), sides.min(initial=0)) < 0
+                or max(sizes.max(initial=0), sides.max(initial=0)) >= 2**32
+                or bool((sizes.astype(np.uint64).prod(axis=1) >= 2**32).any())
+                or offsets[0] != 8 * words
+                or offsets[-1] != self.data.numel()
+                or bool((np.diff(offsets) < 0).any())
+            )
+        if not wrong and self.num_images is not None:
+            counts = self._images_array()[:, 0]
+            wrong = counts.min(initial=0) < 0 or counts.sum() != self.num_masks
+        if wrong:
+            raise ValueError(f"data does not hold the sizes and offsets of {self.num_masks} masks")
+
+    def _find_extent(self) -> None:
+        """Note on the host what shapes depend on."""
+        num_masks, num_images = self.num_masks, self.num_images
+        sizes = sides = self._header[: 2 * num_masks].numpy().reshape(-1, 2)
         self.max_masks = num_masks
         if num_images is not None:
             images = self._images_array()
@@ -87,7 +124,11 @@ class RLEBatch:
         if images is not None:
             words[3 * num_masks + 1 :] = images.reshape(-1)
         block[head:] = np.frombuffer(chars, np.uint8)
-        return cls(torch.from_numpy(block), num_masks, num_images)
+        batch = cls.__new__(cls)
+        batch.data = torch.from_numpy(block)
+        batch.num_masks, batch.num_images, batch._host_header = num_masks, num_images, None
+        batch._find_extent()
+        return batch
 
     # What it holds
 
@@ -297,12 +338,12 @@ class RLEBatch:
         threads = _read_num_threads(num_threads)
         resize = size is not None
         if out is None:
-            decoded: Tensor = _ops.decode(
+            decoded: Tensor = _decode(
                 batch.data, batch.num_masks, planes, windows, resize, shape, dtype, threads
             )  # fmt: skip
             return decoded
         _check_out(out, shape, dtype, batch.device)
-        _ops.decode_out(
+        _decode_out(
             batch.data, batch.num_masks, planes, windows, resize, out, threads
         )
         return out
@@ -310,12 +351,12 @@ class RLEBatch:
     def _planes(self) -> Tensor:
         """Return int64 (B * max N,): the mask that each plane of a grouped batch shows, or -1."""
         counts = self._images[:, :1]
-        place = torch.arange(self.max_masks)
+        place = torch.arange(self.max_masks, device="cpu")
         return torch.where(place < counts, counts.cumsum(0) - counts + place, -1).flatten()
 
     def area(self) -> Tensor:
         """Return int64 ``(N,)``: the number of pixels of each mask. Decodes nothing."""
-        area: Tensor = _ops.area(self.data, self.num_masks)
+        area: Tensor = _area(self.data, self.num_masks)
         return area
 
     def bbox(self) -> Tensor:
@@ -323,7 +364,7 @@ class RLEBatch:
 
         An empty mask has a box of zeros. Exact up to coordinates of 2**24. Decodes nothing.
         """
-        bbox: Tensor = _ops.bbox(self.data, self.num_masks)
+        bbox: Tensor = _bbox(self.data, self.num_masks)
         return bbox
 
     def centroid(self) -> Tensor:
@@ -332,7 +373,7 @@ class RLEBatch:
         The pixel in row y and column x has its centre at (y, x). NaN for an empty mask. The sums
         are exact; they are divided in float64 and rounded once. Decodes nothing.
         """
-        centroid: Tensor = _ops.centroid(self.data, self.num_masks)
+        centroid: Tensor = _centroid(self.data, self.num_masks)
         return centroid
 
     def to_coco(
@@ -364,9 +405,10 @@ class RLEBatch:
         data = self.data.cpu()
         offsets = np.empty(self.num_masks + 1, np.int64)
         counts = np.empty(max(data.numel(), 1), np.uint32)
-        dispatch.kernels("cpu").decompress(
+        status = dispatch.kernels("cpu").decompress(
             data.data_ptr(), data.numel(), self.num_masks, counts.ctypes.data, offsets.ctypes.data
         )
+        library.raise_for(status)
         return [
             counts[a:b].tolist()
             for a, b in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
@@ -379,21 +421,35 @@ def _restore(block: bytes, num_masks: int, num_images: int | None, device: str) 
     return batch if device == "cpu" else batch.to(device)
 
 
+def _integers(values: Any, what: str) -> Tensor:
+    """Return integers or bools of any kind as an int64 or bool tensor on the CPU."""
+    if isinstance(values, np.ndarray):
+        values = torch.from_numpy(values.copy())  # negative strides, read-only memory
+    if isinstance(values, Tensor):
+        table = values.cpu()
+    else:
+        try:
+            table = torch.tensor(values, device="cpu")
+        except (TypeError, ValueError, RuntimeError) as error:
+            if "Overflow" in str(error):
+                raise ValueError(f"{what} must be below 2**63") from None
+            raise TypeError(f"{what} must be integers, not {values!r}") from error
+    if table.is_floating_point() and table.numel() > 0 or table.is_complex():
+        raise TypeError(f"{what} must be integers, not {table.dtype}")
+    return table if table.dtype == torch.bool else table.to(torch.int64)
+
+
 def _as_indices(index: Any, num_masks: int) -> Tensor:
     """Return int64 indices in [0, num_masks) from an int, ints or bools; negatives count back."""
-    if isinstance(index, Sequence) and len(index) == 0:
-        return torch.empty(0, dtype=torch.int64)
     try:
-        table = torch.as_tensor(index).cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"masks are selected by integers, not by {index!r}") from error
+        table = _integers(index, "indices of masks")
+    except ValueError:
+        raise IndexError(f"an index is out of range for {num_masks} masks") from None
     if table.dtype == torch.bool:
         if table.shape != (num_masks,):
             raise IndexError(f"{table.numel()} bools cannot select from {num_masks} masks")
         return table.nonzero().flatten()
-    if table.is_floating_point() or table.is_complex():
-        raise TypeError(f"masks are selected by integers, not by {table.dtype}")
-    table = table.flatten().to(torch.int64)
+    table = table.flatten()
     wrong = (table < -num_masks) | (table >= num_masks)
     # A compiled graph cannot stop here; the kernel then meets an index that is no mask.
     if not torch.compiler.is_compiling() and bool(wrong.any()):
@@ -424,7 +480,7 @@ def _read_num_threads(num_threads: int | None) -> int:
         return 0
     if operator.index(num_threads) < 1:
         raise ValueError(f"num_threads must be at least 1, not {num_threads}")
-    return num_threads
+    return min(num_threads, _MAX_THREADS)
 
 
 def _read_crop(
@@ -433,15 +489,10 @@ def _read_crop(
     """Return the window of each plane, the largest height and width, and whether all are equal."""
     grouped = len(leading) == 2
     num_masks = batch.num_masks if grouped else leading[0]
-    try:
-        table = torch.as_tensor(crop).cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"crop must hold integers (y, x, h, w), not {crop!r}") from error
-    if table.is_floating_point() or table.is_complex() or table.dtype == torch.bool:
-        raise TypeError(f"crop must hold integers (y, x, h, w), not {table.dtype}")
+    table = _integers(crop, "crop (y, x, h, w)")
     if tuple(table.shape) not in ((4,), (num_masks, 4)):
         raise ValueError(f"crop must have shape (4,) or ({num_masks}, 4), not {tuple(table.shape)}")
-    each = table.to(torch.int64).expand(num_masks, 4)
+    each = table.expand(num_masks, 4)
     if not torch.compiler.is_compiling():  # else the kernel checks, without saying which mask
         _check_windows(each, batch.sizes if planes is None or grouped else batch.sizes[planes])
     if table.dim() == 1:
@@ -449,15 +500,16 @@ def _read_crop(
         same_size = True
     else:
         height, width = each[:, 2:].amax(dim=0).tolist() if num_masks else (0, 0)
-        same_size = bool((each[:, 2:] == torch.tensor((height, width))).all())
+        same_size = bool((each[:, 2:] == each[:1, 2:]).all())
     if grouped and planes is not None:
-        each = each[planes.clamp(min=0)] if num_masks else torch.zeros((planes.numel(), 4)).long()
+        each = each[planes.clamp(min=0)] if num_masks else each.new_zeros((planes.numel(), 4))
     return each.contiguous(), height, width, same_size
 
 
 def _check_windows(windows: Tensor, sizes: Tensor) -> None:
-    room = sizes - windows[:, :2] - windows[:, 2:]
-    outside = (windows < 0).any(dim=1) | (room < 0).any(dim=1)
+    begin, length = windows[:, :2], windows[:, 2:]
+    outside = (begin < 0) | (length < 0) | (begin > sizes) | (length > sizes - begin)
+    outside = outside.any(dim=1)
     if bool(outside.any()):
         i = int(outside.int().argmax())
         h, w = sizes[i].tolist()

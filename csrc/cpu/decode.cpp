@@ -4,12 +4,13 @@
 // column flips that column from row 0. So: set one bit a flip in a bitmap of the plane (1/8 byte a
 // pixel, in cache); then walk its rows from the top, XOR each into the row of bits above, expand to
 // elements the words that changed, and write the row out. The row-major output appears in order and
-// is written once; no transpose exists anywhere. Crop and resize only move the flips, since both map
-// rows and columns monotonically.
+// is written once; no transpose exists anywhere. Crop and resize only move the flips, since both
+// map rows and columns monotonically.
 //
-// Work is split into tiles: a plane, or rows or columns of a large one, so that scratch memory stays
-// within kScratchBytes for all threads. The bound is memset of the output: memory that is known to
-// be zero gets only the box of the mask; an output larger than the cache leaves by streaming stores.
+// Work is split into tiles: a plane, or rows or columns of a large one, so that scratch memory
+// stays within kScratchBytes for all threads. The bound is memset of the output: memory that is
+// known to be zero gets only the box of the mask; an output larger than the cache leaves by
+// streaming stores.
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
@@ -24,9 +25,9 @@
 namespace sa1b::cpu {
 namespace {
 
-constexpr int64_t kScratchBytes = 8 << 20;       // for the bitmaps of all threads
-constexpr int64_t kTileColumns = 1 << 16;        // bounds a row of elements
-constexpr int64_t kStreamingBytes = 16 << 20;    // outputs from here on bypass the cache
+constexpr int64_t kScratchBytes = 8 << 20;     // for the bitmaps of all threads
+constexpr int64_t kTileColumns = 1 << 16;      // bounds a row of elements
+constexpr int64_t kStreamingBytes = 16 << 20;  // outputs from here on bypass the cache
 
 // Where the window of a mask lies in its plane.
 struct Window {
@@ -69,8 +70,8 @@ class Resize {
       if (source == 0) return 0;
       if (source >= in_) return out_;
       // nearest_source is monotone and about d * scale: start there and step to the exact place.
-      uint32_t d = static_cast<uint32_t>(
-          std::min<double>(static_cast<double>(source) / scale_, out_));
+      uint32_t d =
+          static_cast<uint32_t>(std::min<double>(static_cast<double>(source) / scale_, out_));
       while (d > 0 && nearest_source(d - 1, scale_, in_) >= source) --d;
       while (d < out_ && nearest_source(d, scale_, in_) < source) ++d;
       return d;
@@ -93,7 +94,10 @@ struct Tile {
 class FlipBitmap {
  public:
   FlipBitmap(uint64_t* bits, const Tile& tile)
-      : bits_(bits), words_((tile.columns + 63) / 64), tile_(tile), left_(tile.columns),
+      : bits_(bits),
+        words_((tile.columns + 63) / 64),
+        tile_(tile),
+        left_(tile.columns),
         top_(tile.rows) {}
 
   // Flips columns [from, to) of the plane from row y downward.
@@ -195,7 +199,8 @@ Array<T> zeros(size_t n) {
 template <class T>
 struct Scratch {
   Scratch(size_t rows, size_t words)
-      : flips(zeros<uint64_t>(rows * words)), state(zeros<uint64_t>(words)),
+      : flips(zeros<uint64_t>(rows * words)),
+        state(zeros<uint64_t>(words)),
         row(zeros<T>(64 * words)) {}
 
   Array<uint64_t> flips;  // [rows][words]
@@ -207,7 +212,8 @@ template <class T>
 class TileWriter {
  public:
   // `to` is the tile's first element in the output; rows are `row_stride` elements apart.
-  TileWriter(const Tile& tile, T* to, int64_t row_stride) : tile_(tile), to_(to), stride_(row_stride) {}
+  TileWriter(const Tile& tile, T* to, int64_t row_stride)
+      : tile_(tile), to_(to), stride_(row_stride) {}
 
   // Calls write(y) for each row from the first flip on, with the row's elements in scratch.row.
   // Returns the row after the last one written. Leaves the scratch zero again.
@@ -362,10 +368,9 @@ int64_t decode_as(const Batch& batch, const Decode& d, int num_threads) {
     const int64_t plane = item / tiles, tile_index = item % tiles;
     const int64_t row = tile_index / column_tiles * rows;
     const int64_t column = tile_index % column_tiles * columns;
-    const Tile tile = {static_cast<uint32_t>(row),
-                       static_cast<uint32_t>(std::min(rows, d.out_h - row)),
-                       static_cast<uint32_t>(column),
-                       static_cast<uint32_t>(std::min(columns, d.out_w - column))};
+    const Tile tile = {
+        static_cast<uint32_t>(row), static_cast<uint32_t>(std::min(rows, d.out_h - row)),
+        static_cast<uint32_t>(column), static_cast<uint32_t>(std::min(columns, d.out_w - column))};
     T* to = static_cast<T*>(d.out) + plane * plane_size + row * d.out_w + column;
     TileWriter<T> writer(tile, to, d.out_w);
     Scratch<T>& scratch = scratches[thread];

@@ -1,9 +1,9 @@
 // Memory for large decoded batches: pages that read as zero and cost nothing until written.
 //
 // Most of a batch of masks is background, so a fresh output needs stores only inside each mask's
-// box. What it costs is page faults. Measured on Linux in a virtual machine: 1.3 us for a 4 KiB page
-// (writing all of 337 MB: 115 ms), 98 us for a 2 MiB page (16 ms), and reading an untouched 4 KiB
-// page later 0.7 us against nothing inside a 2 MiB one. So:
+// box. What it costs is page faults. Measured on Linux in a virtual machine: 1.3 us for a 4 KiB
+// page (writing all of 337 MB: 115 ms), 98 us for a 2 MiB page (16 ms), and reading an untouched 4
+// KiB page later 0.7 us against nothing inside a 2 MiB one. So:
 //   * all memory is advised to use 2 MiB pages: a region nobody writes then reads from one shared
 //     page of zeros;
 //   * a region of which the masks touch only a few 4 KiB pages (`prepare`) is first mapped to that

@@ -1,0 +1,227 @@
+// decode against the definition, pixel by pixel: every option on small masks, then the sizes at
+// which the work splits: streaming stores, tiles of rows and columns, threads, fresh pages.
+#include <iterator>
+
+#include "cpu/zero_pages.h"
+#include "reference.h"
+
+namespace sa1b::test {
+namespace {
+
+constexpr uint8_t kNoise = 0xa5;
+
+// Runs decode into memory that begins `shift` elements after an aligned address and ends with the
+// output, and compares everything.
+void check_decode(const std::vector<Rle>& rles, Decode d, int num_threads, int64_t shift) {
+  const BatchBlock block(rles);
+  const int64_t bytes = d.num_planes * d.out_h * d.out_w * d.item_size;
+  const int64_t before = shift * d.item_size;
+  const auto memory = exactly<uint8_t>(before + bytes);
+  memset(memory.get(), kNoise, static_cast<size_t>(before + bytes));
+  cpu::ZeroPages pages(d.fresh ? static_cast<size_t>(bytes) : 0);
+  d.out = d.fresh ? pages.data() : memory.get() + before;
+  CHECK(cpu::decode(block.batch(), d, num_threads) == kOk);
+  CHECK(decoded_right(rles, read_counts(block.batch()), d));
+  CHECK(std::all_of(memory.get(), memory.get() + before, [](uint8_t b) { return b == kNoise; }));
+}
+
+// A plain decode of all masks to planes of out_h x out_w.
+Decode plain(const std::vector<Rle>& rles, int64_t out_h, int64_t out_w, int item_size = 1) {
+  Decode d = {};
+  d.num_planes = static_cast<int64_t>(rles.size());
+  d.out_h = out_h;
+  d.out_w = out_w;
+  d.item_size = item_size;
+  const uint32_t ones[] = {0, 1, 0x3c00, 0, 0x3f800000};  // 1 and, as floats, 1.0
+  d.one = ones[item_size];
+  return d;
+}
+
+std::vector<Rle> random_rles(uint64_t seed, int64_t num_masks, int64_t h, int64_t w) {
+  Random random(seed);
+  std::vector<Rle> rles;
+  for (int64_t i = 0; i < num_masks; ++i) rles.push_back(random_rle(random, h, w));
+  return rles;
+}
+
+void small_masks_with_all_options() {
+  const int64_t edges[] = {0, 1, 2, 31, 32, 33, 63, 64, 65, 127, 128, 129};
+  for (uint64_t seed = 0; seed < 4000; ++seed) {
+    Random random(seed);
+    const auto side = [&] {
+      return random.one_in(4) ? edges[random.below(std::size(edges))] : random.below(50);
+    };
+    std::vector<Rle> rles;
+    const bool one_size = random.one_in(2);
+    for (int64_t i = random.below(6); i > 0; --i) {
+      const bool same = one_size && !rles.empty();
+      rles.push_back(random_rle(random, same ? rles[0].h : side(), same ? rles[0].w : side()));
+    }
+    const auto num_masks = static_cast<int64_t>(rles.size());
+    const int item_sizes[] = {1, 2, 4};
+    Decode d = plain(rles, 0, 0, item_sizes[random.below(3)]);
+    if (random.one_in(4)) d.one = static_cast<uint32_t>(random.bits() >> (64 - 8 * d.item_size));
+    d.fresh = random.one_in(3);
+    d.resize = random.one_in(3);
+
+    std::vector<int64_t> planes, crops;
+    planes.reserve(1);  // not null even if empty: null means all masks
+    if (random.one_in(2)) {
+      for (int64_t plane = random.below(8); plane > 0; --plane) {
+        planes.push_back(random.between(-1, num_masks - 1));
+      }
+      d.num_planes = static_cast<int64_t>(planes.size());
+      d.planes = planes.data();
+    }
+    const bool cropped = random.one_in(3);
+    for (int64_t plane = 0; plane < d.num_planes; ++plane) {
+      const int64_t i = d.planes ? planes[plane] : plane;
+      const int64_t mask_h = i < 0 ? 0 : rles[i].h, mask_w = i < 0 ? 0 : rles[i].w;
+      const int64_t y = cropped ? random.between(0, mask_h) : 0;
+      const int64_t x = cropped ? random.between(0, mask_w) : 0;
+      const int64_t h = cropped ? random.between(0, mask_h - y) : mask_h;
+      const int64_t w = cropped ? random.between(0, mask_w - x) : mask_w;
+      crops.insert(crops.end(), {y, x, h, w});
+      d.out_h = std::max(d.out_h, h);
+      d.out_w = std::max(d.out_w, w);
+    }
+    if (cropped) d.crops = crops.data();
+    if (d.resize) {
+      d.out_h = side();
+      d.out_w = side();
+    } else if (random.one_in(2)) {  // pad
+      d.out_h += random.below(70);
+      d.out_w += random.below(70);
+    }
+    check_decode(rles, d, 1 + static_cast<int>(random.below(3)), random.below(4));
+  }
+}
+
+void large_outputs() {
+  for (const bool fresh : {false, true}) {
+    const std::vector<Rle> rles = random_rles(1, 5, 1500, 2250);
+    Decode d = plain(rles, 1500, 2250);
+    d.fresh = fresh;
+    check_decode(rles, d, 2, 1);
+  }
+  {
+    const std::vector<Rle> rles = random_rles(2, 5, 900, 1001);  // padded, one plane empty
+    const int64_t planes[] = {4, 0, -1, 0, 2};
+    Decode d = plain(rles, 920, 1100, 4);
+    d.planes = planes;
+    check_decode(rles, d, 3, 5);
+    d.fresh = true;
+    check_decode(rles, d, 3, 0);
+  }
+  {
+    const std::vector<Rle> rles = random_rles(3, 1, 1999, 4243);  // one plane for many threads
+    check_decode(rles, plain(rles, 1999, 4243, 2), 16, 3);
+  }
+}
+
+void wide_planes() {
+  const std::vector<Rle> row = random_rles(4, 2, 1, 200001);
+  check_decode(row, plain(row, 1, 200001), 2, 3);
+  const std::vector<Rle> wide = random_rles(5, 1, 130, 66001);
+  for (const bool fresh : {false, true}) {
+    Decode d = plain(wide, 130, 66001);
+    d.fresh = fresh;
+    check_decode(wide, d, 8, 7);
+  }
+  check_decode(wide, plain(wide, 131, 66010, 2), 2, 1);  // streaming, in tiles of columns
+}
+
+void tall_planes() {
+  const std::vector<Rle> column = random_rles(6, 1, 2100000, 1);
+  check_decode(column, plain(column, 2100000, 1), 1, 1);
+  const std::vector<Rle> tall = random_rles(7, 1, 1200000, 3);
+  for (const bool fresh : {false, true}) {
+    Decode d = plain(tall, 1200001, 3, 4);
+    d.fresh = fresh;
+    check_decode(tall, d, 2, 1);
+  }
+}
+
+void resized() {
+  const std::vector<Rle> small = random_rles(8, 1, 37, 53);
+  Decode d = plain(small, 4111, 4099);
+  d.resize = true;
+  check_decode(small, d, 2, 1);
+  const std::vector<Rle> large = random_rles(9, 3, 1500, 2250);
+  d = plain(large, 256, 300, 2);
+  d.resize = true;
+  check_decode(large, d, 2, 1);
+}
+
+// Positions up to 2**32 - 2, of which the planes show a part.
+void largest_masks() {
+  const int64_t sizes[][2] = {{65535, 65537}, {65537, 65535}, {(int64_t{1} << 32) - 1, 1}};
+  for (const auto& [h, w] : sizes) {
+    const std::vector<Rle> rles = random_rles(10, 2, h, w);
+    const int64_t crops[] = {h - 99, 0, 99, std::min<int64_t>(w, 300), h / 2, w / 2, 40, 1};
+    Decode d = plain(rles, 100, 300);
+    d.crops = crops;
+    check_decode(rles, d, 2, 0);
+    d.resize = true;
+    check_decode(rles, d, 2, 0);
+    d.crops = nullptr;
+    check_decode(rles, d, 2, 0);
+  }
+}
+
+int64_t status(const std::vector<Rle>& rles, Decode d) {
+  const auto out = exactly<uint8_t>(d.num_planes * d.out_h * d.out_w * d.item_size);
+  const auto size = static_cast<size_t>(d.num_planes * d.out_h * d.out_w * d.item_size);
+  memset(out.get(), kNoise, size);
+  d.out = out.get();
+  const int64_t code = cpu::decode(BatchBlock(rles).batch(), d, 1);
+  if (code != kOk) {
+    CHECK(std::all_of(out.get(), out.get() + size, [](uint8_t byte) { return byte == kNoise; }));
+  }
+  return code;
+}
+
+void bad_planes_and_windows() {
+  const std::vector<Rle> rles = random_rles(11, 2, 6, 7);
+  const int64_t least = INT64_MIN, most = INT64_MAX;
+  for (const int64_t plane : {int64_t{-2}, int64_t{2}, least, most}) {
+    const int64_t planes[] = {0, plane};
+    Decode d = plain(rles, 6, 7);
+    d.planes = planes;
+    CHECK(status(rles, d) == kBadPlane);
+  }
+  Decode d = plain(rles, 6, 7);
+  d.num_planes = 1;
+  CHECK(status(rles, d) == kBadPlane);
+
+  CHECK(status(rles, plain(rles, 5, 7)) == kBadWindow);
+  CHECK(status(rles, plain(rles, 6, 6)) == kBadWindow);
+  CHECK(status(rles, plain(rles, 6, 0)) == kBadWindow);
+  const int64_t windows[][4] = {{-1, 0, 1, 1},   {0, -1, 1, 1},       {0, 0, -1, 1},
+                                {0, 0, 1, -1},   {7, 0, 0, 1},        {0, 8, 1, 0},
+                                {1, 0, 6, 1},    {0, 1, 1, 7},        {most, 0, most, 1},
+                                {0, 1, 1, most}, {least, 0, least, 1}};
+  for (const auto& window : windows) {
+    int64_t crops[8] = {0, 0, 6, 7};
+    std::copy_n(window, 4, crops + 4);
+    for (const bool resize : {false, true}) {
+      d = plain(rles, 6, 7);
+      d.crops = crops;
+      d.resize = resize;
+      CHECK(status(rles, d) == kBadWindow);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace sa1b::test
+
+int main() {
+  sa1b::test::small_masks_with_all_options();
+  sa1b::test::large_outputs();
+  sa1b::test::wide_planes();
+  sa1b::test::tall_planes();
+  sa1b::test::resized();
+  sa1b::test::largest_masks();
+  sa1b::test::bad_planes_and_windows();
+}

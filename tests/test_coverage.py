@@ -1,0 +1,126 @@
+"""The conformance suite must have a cell for everything that the library offers.
+
+What there is, is read from the library itself; what is tested, from the parameters of the tests. A
+new operator, keyword, dtype or backend fails here until the suite exercises it.
+"""
+
+import inspect
+
+import conftest
+import pytest
+import test_conformance
+import torch
+
+import sa1b_fastdecode as fd
+from sa1b_fastdecode import RLEBatch, dispatch
+from sa1b_fastdecode.library import ELEMENTS
+
+# Which test runs each operator; it must take the fixture `backend`.
+TEST_OF_OPERATOR = {
+    "decode": test_conformance.test_decode,
+    "decode_out": test_conformance.test_decode_out,
+    "area": test_conformance.test_regions,
+    "bbox": test_conformance.test_regions,
+    "centroid": test_conformance.test_regions,
+}
+
+# Where the arguments of the operators come from: from the batch, or from keywords of `decode`.
+KEYWORDS_OF_ARGUMENT = {
+    "data": (),
+    "num_masks": (),
+    "planes": ("select",),
+    "crops": ("crop",),
+    "resize": ("size",),
+    "shape": ("pad", "size", "crop", "select"),
+    "dtype": ("dtype",),
+    "out": ("out",),
+    "num_threads": ("num_threads",),
+}
+
+# Functions of the package that compute something, and the operators behind them.
+OPERATORS_OF_FUNCTION = {
+    "decode_rle_batch": ("decode", "decode_out"),
+    "mask_area": ("area",),
+    "mask_bbox": ("bbox",),
+    "mask_centroid": ("centroid",),
+}
+NOT_OPERATORS = {"RLEBatch", "__version__", "active_backend", "backends", "pack_rles"}
+
+
+def operators():
+    """Return the schemas of all registered operators by name."""
+    prefix = "sa1b_fastdecode::"
+    return {
+        schema.name.removeprefix(prefix): schema
+        for schema in torch._C._jit_get_all_schemas()
+        if schema.name.startswith(prefix)
+    }
+
+
+def keywords(function, leaving_out=("self", "rles", "device", "validate")):
+    return set(inspect.signature(function).parameters) - set(leaving_out)
+
+
+def parameters(test, name):
+    """Return the values that a test is parametrised with."""
+    for mark in test.pytestmark:
+        if mark.name == "parametrize" and mark.args[0] == name:
+            return list(mark.args[1])
+    raise AssertionError(f"{test.__name__} is not parametrised over {name}")
+
+
+def test_every_operator_has_a_test():
+    assert set(operators()) == set(TEST_OF_OPERATOR)
+
+
+@pytest.mark.parametrize("name", TEST_OF_OPERATOR)
+def test_every_operator_runs_on_every_backend(name):
+    assert "backend" in inspect.signature(TEST_OF_OPERATOR[name]).parameters
+    assert [entry.name for entry in dispatch._TABLE] == [
+        *conftest.CPU_BACKENDS,
+        *conftest.DEVICE_BACKENDS,
+    ]
+
+
+@pytest.mark.parametrize("name", ["decode", "decode_out"])
+def test_every_dtype_and_keyword_is_decoded(name):
+    test = TEST_OF_OPERATOR[name]
+    assert set(parameters(test, "dtype")) == set(ELEMENTS)
+    exercised = {keyword for case in parameters(test, "case") for keyword in case.keywords}
+    # The two that are no part of a case: the one is a parameter of the tests, the other a test.
+    assert keywords(RLEBatch.decode) == exercised | {"dtype", "out"}
+
+
+def test_the_property_test_draws_every_keyword():
+    source = inspect.getsource(test_conformance.decodings)
+    for keyword in keywords(RLEBatch.decode) - {"dtype", "out"}:
+        assert f'"{keyword}"' in source
+
+
+def test_every_argument_of_the_operators_is_known():
+    for name, schema in operators().items():
+        for argument in schema.arguments:
+            assert argument.name in KEYWORDS_OF_ARGUMENT, f"{name} has a new {argument.name}"
+    known = {keyword for group in KEYWORDS_OF_ARGUMENT.values() for keyword in group}
+    assert known == keywords(RLEBatch.decode)
+
+
+@pytest.mark.parametrize("operator", test_conformance.REGIONS)
+def test_regions_are_parametrised(operator):
+    assert operator in parameters(test_conformance.test_regions, "operator")
+    assert callable(getattr(RLEBatch, operator))
+
+
+def test_methods_and_function_have_the_same_keywords():
+    of_method = inspect.signature(RLEBatch.decode).parameters
+    of_function = inspect.signature(fd.decode_rle_batch).parameters
+    assert keywords(RLEBatch.decode) == keywords(fd.decode_rle_batch)
+    for keyword in keywords(RLEBatch.decode):
+        assert of_method[keyword].default == of_function[keyword].default
+        assert of_method[keyword].kind == of_function[keyword].kind == inspect._KEYWORD_ONLY
+
+
+def test_every_public_function_is_known():
+    assert set(fd.__all__) == set(OPERATORS_OF_FUNCTION) | NOT_OPERATORS
+    covered = {name for names in OPERATORS_OF_FUNCTION.values() for name in names}
+    assert covered == set(TEST_OF_OPERATOR)
