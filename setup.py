@@ -11,7 +11,6 @@ import os
 import sys
 from pathlib import Path
 
-import pybind11
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
@@ -28,6 +27,18 @@ def sources() -> list[str]:
     lines = (CSRC / "sources.txt").read_text().splitlines()
     kernels = [CSRC / line for line in lines if line and not line.startswith("#")]
     return [str(path) for path in [CSRC / "bindings.cpp", *kernels]]
+
+
+def pybind11_include() -> str:
+    """Return where pybind11's headers are; torch brings them along."""
+    try:
+        import pybind11
+
+        return pybind11.get_include()
+    except ImportError:
+        from torch.utils.cpp_extension import include_paths
+
+        return next(path for path in include_paths() if (Path(path) / "pybind11").is_dir())
 
 
 def compile_args() -> list[str]:
@@ -59,7 +70,7 @@ setup(
         Extension(
             "sa1b_fastdecode._C",
             sources(),
-            include_dirs=[pybind11.get_include()],
+            include_dirs=[pybind11_include()],
             depends=[str(path) for path in CSRC.rglob("*.h")],
             extra_compile_args=compile_args(),
             language="c++",

@@ -10,7 +10,7 @@
 namespace sa1b::test {
 namespace {
 
-constexpr int64_t kLargeMask = 1 << 13;  // pixels of a mask that is no longer looked at in full
+constexpr int64_t kLargeMask = 90 * 90;  // pixels of a mask that is no longer looked at in full
 
 // The bytes of an input, one after another, then zeros.
 class Input {
@@ -92,16 +92,17 @@ void check_decode(const std::vector<Rle>& rles, const Batch& batch,
   for (int64_t plane = 0; plane < d.num_planes; ++plane) {
     const int64_t i = d.planes ? planes[plane] : plane;
     const int64_t mask_h = i < 0 ? 0 : rles[i].h, mask_w = i < 0 ? 0 : rles[i].w;
-    if (!cropped && mask_h * mask_w > kLargeMask) d.resize = true;
     const int64_t y = input.below(mask_h + 1), x = input.below(mask_w + 1);
-    const int64_t h = std::min(mask_h - y, input.byte()), w = std::min(mask_w - x, input.byte());
+    const int64_t h = std::min(mask_h - y, input.byte() % 90);
+    const int64_t w = std::min(mask_w - x, input.byte() % 90);
     crops.insert(crops.end(), {y, x, h, w});
     d.out_h = std::max(d.out_h, cropped ? h : mask_h);
     d.out_w = std::max(d.out_w, cropped ? w : mask_w);
   }
   if (cropped) d.crops = crops.data();
-  d.out_h = d.resize ? input.byte() : d.out_h + input.byte() % 3;
-  d.out_w = d.resize ? input.byte() : d.out_w + input.byte() % 3;
+  d.resize = d.resize || d.out_h * d.out_w > kLargeMask;
+  d.out_h = d.resize ? input.byte() % 90 : d.out_h + input.byte() % 3;
+  d.out_w = d.resize ? input.byte() % 90 : d.out_w + input.byte() % 3;
 
   const int64_t bytes = d.num_planes * d.out_h * d.out_w * d.item_size;
   const auto plain = exactly<uint8_t>(d.fresh ? 0 : bytes);

@@ -146,9 +146,9 @@ inline std::vector<Counts> read_counts(const Batch& batch) {
   const auto counts = exactly<uint32_t>(batch.num_bytes - 8 * (3 * batch.num_masks + 1));
   const auto offsets = exactly<int64_t>(batch.num_masks + 1);
   CHECK(cpu::decompress(batch, counts.get(), offsets.get()) == kOk);
-  std::vector<Counts> all;
+  std::vector<Counts> all(static_cast<size_t>(batch.num_masks));
   for (int64_t i = 0; i < batch.num_masks; ++i) {
-    all.emplace_back(counts.get() + offsets[i], counts.get() + offsets[i + 1]);
+    all[i].assign(counts.get() + offsets[i], counts.get() + offsets[i + 1]);
   }
   return all;
 }

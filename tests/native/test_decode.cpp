@@ -39,8 +39,8 @@ Decode plain(const std::vector<Rle>& rles, int64_t out_h, int64_t out_w, int ite
 
 std::vector<Rle> random_rles(uint64_t seed, int64_t num_masks, int64_t h, int64_t w) {
   Random random(seed);
-  std::vector<Rle> rles;
-  for (int64_t i = 0; i < num_masks; ++i) rles.push_back(random_rle(random, h, w));
+  std::vector<Rle> rles(static_cast<size_t>(num_masks));
+  for (Rle& rle : rles) rle = random_rle(random, h, w);
   return rles;
 }
 
