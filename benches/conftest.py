@@ -1,4 +1,4 @@
-"""Collects `bench_*.py`, and says in the header who takes part."""
+"""Collects `bench_*.py`, and says at the end who was left out."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "default")  # a peer's warning is no failure of ours
 
 
-def pytest_report_header() -> list[str]:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     absent = [f"{name}: {why}" for name, who in CONTENDERS.items() if (why := who.missing())]
     absent += [f"{name}: {why}" for name, inputs in INPUTS.items() if (why := inputs.missing)]
-    return [f"left out of the benchmarks: {line}" for line in absent]
+    for line in absent:
+        terminalreporter.write_line(f"left out of the benchmarks: {line}", yellow=True)
 
 
 @pytest.fixture(autouse=True)

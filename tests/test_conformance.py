@@ -660,10 +660,11 @@ def large_case(name, itemsize):
     return rles, np.stack([apply(mask, LARGE_ARGUMENTS[name]) for mask in masks])
 
 
-@pytest.mark.parametrize("num_threads", [1, 2, 5])
 @pytest.mark.parametrize("name", LARGE_ARGUMENTS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_large_outputs(backend, device, dtype, name, num_threads):
+@pytest.mark.parametrize(
+    ("dtype", "num_threads"), [(torch.uint8, 1), (torch.uint8, 5), *[(t, 2) for t in DTYPES]]
+)
+def test_large_outputs(backend, device, dtype, num_threads, name):
     rles, expected = large_case(name, dtype.itemsize)
     batch = fd.pack_rles(rles).to(device)
     arguments = LARGE_ARGUMENTS[name] | {"dtype": dtype, "num_threads": num_threads}
@@ -799,7 +800,7 @@ def windows_of(draw, size):
 
 
 @given(data=decodings(), dtype=st.sampled_from(DTYPES), compressed=st.booleans())
-@settings(max_examples=300)
+@settings(max_examples=200)
 def test_decode_property(backend, device, data, dtype, compressed):
     rles = data.rles
     if compressed:
@@ -811,7 +812,7 @@ def test_decode_property(backend, device, data, dtype, compressed):
 
 
 @given(drawn=st.lists(draws.sizes_and_counts(), min_size=1, max_size=4))
-@settings(max_examples=300)
+@settings(max_examples=200)
 def test_regions_property(backend, device, drawn):
     rles = [{"size": [h, w], "counts": counts} for h, w, counts in drawn]
     batch = fd.pack_rles(rles).to(device)
@@ -850,8 +851,9 @@ def test_real_files(path):
                 decoded = batch.decode(pad=True).numpy()
                 for mask, plane in zip(masks, decoded, strict=True):
                     assert np.array_equal(plane[: mask.shape[0], : mask.shape[1]], mask)
-                    assert plane.sum(dtype=np.int64) == mask.sum(dtype=np.int64)
-                assert np.array_equal(batch.area().numpy(), coco_mask.area(coco))
+                area = coco_mask.area(coco)
+                assert np.count_nonzero(decoded.view(bool)) == area.sum()  # none in the padding
+                assert np.array_equal(batch.area().numpy(), area)
                 assert np.array_equal(batch.bbox().numpy(), coco_mask.toBbox(coco))
                 assert batch.to_coco("list") == [
                     {"size": rle["size"], "counts": reference.string_to_counts(rle["counts"])}

@@ -25,8 +25,8 @@ void random_strings() {
     const BatchBlock block(rles);
     const std::vector<Counts> counts = read_counts(block.batch());
     const Regions regions = run_regions(block.batch(), 2);
-    for (size_t i = 0; i < rles.size(); ++i) {
-      CHECK(regions_right(regions, static_cast<int64_t>(i), rles[i], counts[i]));
+    for (int64_t i = 0; i < block.batch().num_masks; ++i) {
+      CHECK(regions_right(regions, i, rles[i], counts[i]));
     }
     Decode d = {};
     d.num_planes = static_cast<int64_t>(rles.size());

@@ -7,15 +7,13 @@ namespace {
 void random_masks() {
   for (uint64_t seed = 0; seed < 400; ++seed) {
     Random random(seed);
-    std::vector<Rle> rles;
-    for (int64_t i = random.below(20); i > 0; --i) {
-      rles.push_back(random_rle(random, random.below(50), random.below(50)));
-    }
+    std::vector<Rle> rles(static_cast<size_t>(random.below(20)));
+    for (Rle& rle : rles) rle = random_rle(random, random.below(50), random.below(50));
     const BatchBlock block(rles);
     const Regions r = run_regions(block.batch(), 1 + static_cast<int>(seed % 3));
     const std::vector<Counts> counts = read_counts(block.batch());
-    for (size_t i = 0; i < rles.size(); ++i) {
-      CHECK(regions_right(r, static_cast<int64_t>(i), rles[i], counts[i]));
+    for (int64_t i = 0; i < block.batch().num_masks; ++i) {
+      CHECK(regions_right(r, i, rles[i], counts[i]));
     }
     // Outputs that nobody asks for do not change the others.
     const auto area = exactly<int64_t>(block.batch().num_masks);
@@ -27,8 +25,8 @@ void random_masks() {
 
 void many_masks_in_many_threads() {
   Random random(1);
-  std::vector<Rle> rles;
-  for (int i = 0; i < 4000; ++i) rles.push_back(random_rle(random, 33, 31));
+  std::vector<Rle> rles(4000);
+  for (Rle& rle : rles) rle = random_rle(random, 33, 31);
   const BatchBlock block(rles);
   const Regions one = run_regions(block.batch(), 1), many = run_regions(block.batch(), 8);
   const auto n = static_cast<int64_t>(rles.size());
