@@ -159,7 +159,7 @@ def describe_machine() -> dict[str, Any]:
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
-        "load_before": os.getloadavg()[0],  # near the number of cores, two threads cannot shine
+        "load_before": os.getloadavg()[0],
         "system": f"{platform.system()} {platform.machine()}",
         "transparent_hugepage": huge_pages.read_text().strip() if huge_pages.exists() else None,
     }
@@ -227,6 +227,8 @@ def main() -> None:
     for name, reason in missing.items():
         print(f"left out: {name}: {reason}")
     machine = describe_machine()
+    if machine["load_before"] > 0.5:
+        print(f"the machine is busy (load {machine['load_before']:.1f}): do not publish this run")
     cases: dict[str, Any] = {}
     results = {
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),

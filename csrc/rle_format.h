@@ -25,6 +25,13 @@
 #define SA1B_HD inline
 #endif
 
+// For the few loops whose state must stay in registers; also on lambdas, behind their parameters.
+#if defined(__GNUC__)
+#define SA1B_ALWAYS_INLINE __attribute__((always_inline))
+#else
+#define SA1B_ALWAYS_INLINE
+#endif
+
 namespace sa1b {
 
 constexpr int kMaxCharsPerCount = 7;  // 7 * 5 bits hold any count below 2**32 and its sign
@@ -108,29 +115,24 @@ class CountReader {
     return true;
   }
 
+  // For those who read several counts at once.
+  SA1B_HD const uint8_t* at() const { return at_; }
+  SA1B_HD const uint8_t* end() const { return end_; }
+  SA1B_HD bool at_start() const { return first_; }
+  SA1B_HD uint32_t older() const { return older_; }
+  SA1B_HD uint32_t newer() const { return newer_; }
+  SA1B_HD void skip_to(const uint8_t* at, uint32_t older, uint32_t newer) {
+    at_ = at;
+    older_ = older;
+    newer_ = newer;
+  }
+
  private:
   const uint8_t* at_;
   const uint8_t* end_;
   uint32_t older_ = 0, newer_ = 0;  // the last two counts
   bool first_ = true;
 };
-
-// Calls visit(start, end) for every foreground run [start, end) of positions, in order; neither
-// empty runs nor positions beyond h*w occur.
-template <class Visit>
-SA1B_HD void for_each_run(const Mask& mask, Visit visit) {
-  const uint64_t pixels = mask.pixels();
-  CountReader counts(mask);
-  uint64_t position = 0;
-  uint32_t background, foreground;
-  while (counts.next(&background)) {
-    const uint64_t start = position + background;
-    if (start >= pixels || !counts.next(&foreground)) return;
-    position = start + foreground;
-    if (position > pixels) position = pixels;
-    if (foreground) visit(static_cast<uint32_t>(start), static_cast<uint32_t>(position));
-  }
-}
 
 // A column and a row that follow a growing position without a division for each step.
 class Cursor {

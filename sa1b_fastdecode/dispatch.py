@@ -79,13 +79,13 @@ def active_backend(device: Any = "cpu") -> str:
         RuntimeError: no backend of that device is available, or the forced one is not.
         ValueError: ``SA1B_FASTDECODE_BACKEND`` names no backend.
     """
-    return _choose(_device_type(device))[0]
+    device_type = _device_type(device)
+    return (_chosen.get(device_type) or _choose(device_type))[0]
 
 
 def kernels(device_type: str) -> Any:
     """Return the kernels that serve a device type such as "cpu"."""
-    chosen = _chosen.get(device_type)
-    return (chosen or _choose(device_type))[1]
+    return (_chosen.get(device_type) or _choose(device_type))[1]
 
 
 @contextlib.contextmanager

@@ -138,6 +138,12 @@ def _decode(
     return out
 
 
+def _check_same_device(data: Tensor, *tables: Tensor | None) -> None:
+    """Refuse a meta tensor beside real ones: torch would take the fake kernel for the real one."""
+    if any(table is not None and table.device != data.device for table in tables):
+        raise ValueError(f"tables must be on the device of the batch, {data.device}")
+
+
 def _decode_fake(
     data: Tensor,
     num_masks: int,
@@ -148,6 +154,7 @@ def _decode_fake(
     dtype: torch.dtype,
     num_threads: int,
 ) -> Tensor:
+    _check_same_device(data, planes, crops)
     return data.new_empty(shape, dtype=dtype)
 
 
@@ -200,7 +207,7 @@ _register(
     "decode_out(Tensor data, SymInt num_masks, Tensor? planes, Tensor? crops, bool resize, "
     "Tensor(a!) out, int num_threads) -> ()",
     _decode_out,
-    lambda *args, **kwargs: None,
+    lambda data, num_masks, planes, crops, *rest: _check_same_device(data, planes, crops),
 )
 _register("area(Tensor data, SymInt num_masks) -> Tensor", *_region(0, 1, torch.int64))
 _register("bbox(Tensor data, SymInt num_masks) -> Tensor", *_region(1, 4, torch.float32))

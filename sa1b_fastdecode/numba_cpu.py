@@ -46,7 +46,7 @@ def _header(data: Array, num_masks: int) -> Array | None:
     sizes = header[: 2 * num_masks].reshape(-1, 2)
     offsets = header[2 * num_masks :]
     fits = (sizes >= 0).all() and (sizes <= _MAX_PIXELS).all()
-    fits = fits and offsets[0] >= 0 and offsets[-1] <= len(data) and (np.diff(offsets) >= 0).all()
+    fits = fits and offsets[0] >= 0 and offsets[-1] <= len(data) and (offsets[1:] >= offsets[:-1]).all()
     # Two sides below 2**32 multiply without overflow in uint64.
     if not fits or (sizes.astype(np.uint64).prod(axis=1) > np.uint64(_MAX_PIXELS)).any():
         return None

@@ -71,7 +71,7 @@ class RLEBatch:
                 or bool((sizes.astype(np.uint64).prod(axis=1) >= 2**32).any())
                 or offsets[0] != 8 * words
                 or offsets[-1] != self.data.numel()
-                or bool((np.diff(offsets) < 0).any())
+                or bool((offsets[1:] < offsets[:-1]).any())
             )
         if not wrong and self.num_images is not None:
             counts = self._images_array()[:, 0]
@@ -490,6 +490,8 @@ def _read_crop(
     grouped = len(leading) == 2
     num_masks = batch.num_masks if grouped else leading[0]
     table = _integers(crop, "crop (y, x, h, w)")
+    if table.dtype == torch.bool:
+        raise TypeError(f"crop (y, x, h, w) must be integers, not {crop!r}")
     if tuple(table.shape) not in ((4,), (num_masks, 4)):
         raise ValueError(f"crop must have shape (4,) or ({num_masks}, 4), not {tuple(table.shape)}")
     each = table.expand(num_masks, 4)

@@ -42,7 +42,6 @@ COUNTS_FORMS = {
     "list": reference.string_to_counts,
     "tuple": lambda s: tuple(reference.string_to_counts(s)),
     "list of np.int64": lambda s: list(np.array(reference.string_to_counts(s))),
-    "range": lambda s: range(0) if not s else reference.string_to_counts(s),
     "int32 array": lambda s: np.array(reference.string_to_counts(s), np.int32),
     "uint32 array": lambda s: np.array(reference.string_to_counts(s), np.uint32),
     "uint64 array": lambda s: np.array(reference.string_to_counts(s), np.uint64),
@@ -286,7 +285,7 @@ def test_slices(backend, index):
 def test_indices(backend, index, places):
     part = BATCH[index]
     assert part.to_coco() == [BATCH.to_coco()[i] for i in places]
-    assert torch.equal(part.decode(pad=True), BATCH.decode(select=index)[: len(places)]) or not places
+    assert part.area().tolist() == [int(MASKS[i].sum()) for i in places]
 
 
 @pytest.mark.parametrize("index", [9, -10, [0, 9], torch.tensor([-10]), 2**31, 2**63, 2**70, [2**63]])
@@ -490,16 +489,3 @@ def test_data_loader_workers_return_batches(num_workers):
     for i, batch in enumerate(batches):
         assert batch == fd.pack_rles([RLES[: 2 * i + 1], RLES[: 2 * i + 2]])
         assert batch.decode().shape == (2, 2 * i + 2, 12, 17)
-
-
-@pytest.mark.timeout(60)
-def test_data_loader_pins_what_workers_return(pinning):
-    """The whole way, with the check for an accelerator taken out."""
-    loader = torch.utils.data.DataLoader(
-        PackingDataset(), batch_size=3, collate_fn=fd.pack_rles, num_workers=0
-    )
-    from torch.utils.data._utils.pin_memory import pin_memory
-
-    batches = [pin_memory(batch) for batch in loader]
-    assert all(batch.is_pinned() for batch in batches)
-    assert len(pinning) == 2

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "../rle_format.h"
+#include "count_blocks.h"
 
 namespace sa1b::cpu {
 

@@ -27,6 +27,9 @@ namespace {
 
 constexpr int64_t kScratchBytes = 8 << 20;     // for the bitmaps of all threads
 constexpr int64_t kTileColumns = 1 << 16;      // bounds a row of elements
+// Masks with more characters than one for this many pixels touch most of their plane; finding where
+// exactly would cost more than it could save.
+constexpr uint64_t kPlanCharacters = 64;
 constexpr int64_t kStreamingBytes = 16 << 20;  // outputs from here on bypass the cache
 
 // Where the window of a mask lies in its plane.
@@ -101,7 +104,7 @@ class FlipBitmap {
         top_(tile.rows) {}
 
   // Flips columns [from, to) of the plane from row y downward.
-  void flip(uint32_t from, uint32_t to, uint32_t y) {
+  SA1B_ALWAYS_INLINE void flip(uint32_t from, uint32_t to, uint32_t y) {
     // What lies left of or above the tile: nothing to do, or a flip that enters at its first row.
     from = from > tile_.column ? from - tile_.column : 0;
     to = to > tile_.column ? std::min(to - tile_.column, tile_.columns) : 0;
@@ -124,30 +127,52 @@ class FlipBitmap {
     row[last] ^= last_bits;
   }
 
+  // Draws a run that lies in one column of the mask: rows [top, bottom) of column x.
+  template <class Map>
+  SA1B_ALWAYS_INLINE void flip_run(const Map& map, uint32_t x, uint32_t top, uint32_t bottom,
+                                   uint32_t h) {
+    flip(map.column(x), map.column(x + 1), map.row(top));
+    if (bottom < h) flip(map.column(x), map.column(x + 1), map.row(bottom));
+  }
+
+  // The same where columns and rows are the plane's own. Noise is nothing but such runs.
+  SA1B_ALWAYS_INLINE void flip_run(const Identity&, uint32_t x, uint32_t top, uint32_t bottom,
+                                   uint32_t h) {
+    x -= tile_.column;
+    const uint32_t tile_bottom = tile_.row + tile_.rows;
+    if (x >= tile_.columns || top >= tile_bottom) return;
+    top = top > tile_.row ? top - tile_.row : 0;
+    left_ = std::min(left_, x);
+    right_ = std::max(right_, x + 1);
+    top_ = std::min(top_, top);
+    uint64_t* const word = bits_ + x / 64;
+    const uint64_t bit = uint64_t{1} << (x % 64);
+    word[uint64_t{top} * words_] ^= bit;
+    bottom_ = std::max(bottom_, top + 1);
+    if (bottom >= std::min(tile_bottom, h)) return;
+    bottom = bottom > tile_.row ? bottom - tile_.row : 0;
+    word[uint64_t{bottom} * words_] ^= bit;
+    bottom_ = std::max(bottom_, bottom + 1);
+  }
+
   template <class Map>
   void flip_all(const Mask& mask, const Map& map) {
-    Cursor at(mask.h);
-    const uint32_t last_column = tile_.column + tile_.columns;
-    const uint64_t pixels = mask.pixels();
-    CountReader counts(mask);
-    uint64_t position = 0;
-    uint32_t background, foreground;
-    while (counts.next(&background)) {
-      position += background;
-      if (position >= pixels || !counts.next(&foreground)) return;
-      if (foreground == 0) continue;
-      at.move_to(static_cast<uint32_t>(position));
-      const uint32_t first_x = at.x();
-      const uint32_t first_column_out = map.column(first_x);
-      if (first_column_out >= last_column) return;
-      flip(first_column_out, map.column(first_x + 1), map.row(at.y()));
-      position = std::min(position + foreground, pixels);
-      at.move_to(static_cast<uint32_t>(position - 1));
-      if (at.x() != first_x) flip(map.column(first_x + 1), map.column(at.x() + 1), 0);
-      if (at.y() + 1 < mask.h) {
-        flip(map.column(at.x()), map.column(at.x() + 1), map.row(at.y() + 1));
+    FlipBitmap flips = *this;  // a copy that can live in registers
+    const uint32_t h = mask.h;
+    Cursor at(h);
+    for_each_run(mask, [&](uint32_t start, uint32_t end) SA1B_ALWAYS_INLINE {
+      at.move_to(start);
+      const uint32_t x = at.x(), top = at.y();
+      if (end - start <= h - top) {
+        flips.flip_run(map, x, top, top + (end - start), h);
+        return;
       }
-    }
+      at.move_to(end - 1);
+      flips.flip(map.column(x), map.column(x + 1), map.row(top));
+      flips.flip(map.column(x + 1), map.column(at.x() + 1), 0);
+      if (at.y() + 1 < h) flips.flip(map.column(at.x()), map.column(at.x() + 1), map.row(at.y() + 1));
+    });
+    *this = flips;
   }
 
   bool empty() const { return bottom_ == 0; }
@@ -332,9 +357,15 @@ void prepare_pages(const Batch& batch, const Decode& d) {
     const int64_t i = d.planes ? d.planes[plane] : plane;
     Mask mask;
     if (i < 0 || !batch.mask(i, &mask)) continue;
+    const size_t begin = plane * d.out_h * row_bytes;
+    const size_t chars = mask.end - mask.begin;
+    if (chars * kPlanCharacters > mask.pixels()) {
+      pages.add(begin, mask.h * row_bytes);
+      continue;
+    }
     const Box box = find_box(mask);
     for (uint32_t y = box.top; y < box.bottom; ++y) {
-      pages.add((plane * d.out_h + y) * row_bytes + size_t{box.left} * d.item_size,
+      pages.add(begin + y * row_bytes + size_t{box.left} * d.item_size,
                 size_t{box.right - box.left} * d.item_size);
     }
   }

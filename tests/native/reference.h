@@ -103,9 +103,10 @@ inline Counts random_counts(Random& random, int64_t pixels) {
   Counts counts;
   if (random.one_in(2)) counts.push_back(0);
   const int64_t longest = std::max<int64_t>(1, pixels >> random.below(12));
+  const int64_t typical_number = 1 << random.between(3, 12);
   while (pixels > 0) {
     const int64_t count = random.one_in(8) ? 0 : std::min(pixels, random.between(1, longest));
-    counts.push_back(static_cast<uint32_t>(random.one_in(64) ? pixels : count));
+    counts.push_back(static_cast<uint32_t>(random.one_in(typical_number) ? pixels : count));
     pixels -= counts.back();
   }
   if (random.one_in(8)) counts.push_back(0);

@@ -147,6 +147,10 @@ void resized() {
   Decode d = plain(small, 4111, 4099);
   d.resize = true;
   check_decode(small, d, 2, 1);
+  const std::vector<Rle> row = {{1, 140, to_chars(Counts(140, 1))}};
+  d = plain(row, 1, 8457960);  // beyond 2**23 a float has no halves
+  d.resize = true;
+  check_decode(row, d, 2, 1);
   const std::vector<Rle> large = random_rles(9, 3, 1500, 2250);
   d = plain(large, 256, 300, 2);
   d.resize = true;

@@ -1,4 +1,5 @@
-// The helpers of rle_format.h: Cursor, nearest_source, CountReader and for_each_run.
+// What reads the format: Cursor, nearest_source, CountReader, CountBlocks and for_each_run.
+#include "cpu/count_blocks.h"
 #include "reference.h"
 
 namespace sa1b::test {
@@ -62,13 +63,40 @@ void runs_are_the_foreground() {
 
     std::vector<bool> foreground(static_cast<size_t>(h * w));
     uint32_t previous_end = 0;
-    for_each_run(mask, [&](uint32_t start, uint32_t end) {
+    cpu::for_each_run(mask, [&](uint32_t start, uint32_t end) {
       CHECK(start >= previous_end && end > start && end <= h * w);
       previous_end = end;
       std::fill(foreground.begin() + start, foreground.begin() + end, true);
     });
     const Pixels pixels(h, counts);
     for (int64_t p = 0; p < h * w; ++p) CHECK(foreground[p] == pixels.at(p % h, p / h));
+  }
+}
+
+// Long strings of any bytes, mostly values of one character, in groups of all lengths.
+void blocks_are_what_the_reader_reads() {
+  for (uint64_t seed = 0; seed < 5000; ++seed) {
+    Random random(seed);
+    const bool any_byte = random.one_in(4);
+    const int64_t rare = random.between(1, 300);
+    Rle rle = {1, 1, Chars(static_cast<size_t>(random.below(2000)))};
+    for (uint8_t& c : rle.chars) {
+      const bool last_of_value = !random.one_in(rare);
+      c = any_byte && random.one_in(rare)
+              ? random.byte()
+              : static_cast<uint8_t>(random.between(48, last_of_value ? 79 : 111));
+    }
+    const BatchBlock block({rle});
+    Mask mask;
+    CHECK(block.batch().mask(0, &mask));
+    CountReader reader(mask);
+    cpu::CountBlocks blocks(mask);
+    uint32_t expected;
+    while (blocks.next_block()) {
+      CHECK(blocks.begin() < blocks.end());
+      for (const uint32_t count : blocks) CHECK(reader.next(&expected) && count == expected);
+    }
+    CHECK(!reader.next(&expected));
   }
 }
 
@@ -79,4 +107,5 @@ int main() {
   sa1b::test::cursor_divides();
   sa1b::test::nearest_source_is_monotone();
   sa1b::test::runs_are_the_foreground();
+  sa1b::test::blocks_are_what_the_reader_reads();
 }

@@ -9,6 +9,8 @@ void random_masks() {
     Random random(seed);
     std::vector<Rle> rles(static_cast<size_t>(random.below(20)));
     for (Rle& rle : rles) rle = random_rle(random, random.below(50), random.below(50));
+    // Long enough for several blocks of counts of one and more characters.
+    if (random.one_in(8)) rles.push_back(random_rle(random, 300, 301));
     const BatchBlock block(rles);
     const Regions r = run_regions(block.batch(), 1 + static_cast<int>(seed % 3));
     const std::vector<Counts> counts = read_counts(block.batch());

@@ -1,0 +1,237 @@
+"""The operators as torch sees them: schemas, fake kernels, compilation, inference mode."""
+
+import draws
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import sa1b_fastdecode as fd
+from sa1b_fastdecode.library import ELEMENTS
+
+ops = torch.ops.sa1b_fastdecode
+
+FLAT = fd.pack_rles([draws.to_rle(mask) for mask in draws.every_kind(12, 17)])
+MIXED = fd.pack_rles([draws.to_rle(draws.every_kind(h, 9)[0]) for h in (5, 8, 3)])
+GROUPED = fd.pack_rles([FLAT[:3], [], FLAT[3:5]])
+EMPTY = FLAT[:0]
+
+WINDOWS = torch.tensor([[0, 0, 6, 7], [6, 10, 6, 7], [1, 2, 0, 0]])
+
+DECODE_SAMPLES = {
+    "plain": (FLAT.data, 9, None, None, False, [9, 12, 17], torch.uint8, 1),
+    "planes": (FLAT.data, 9, torch.tensor([8, -1, 0]), None, False, [3, 12, 17], torch.bool, 2),
+    "crops": (MIXED.data, 3, None, WINDOWS % 3, False, [3, 8, 9], torch.float16, 1),
+    "resize": (MIXED.data, 3, None, None, True, [3, 31, 4], torch.bfloat16, 0),
+    "all": (FLAT.data, 9, torch.arange(3), WINDOWS, True, [3, 2, 5], torch.float32, 2),
+    "images": (GROUPED.data, 5, GROUPED._planes(), None, False, [3, 3, 12, 17], torch.uint8, 1),
+    "nothing": (EMPTY.data, 0, None, None, False, [0, 0, 0], torch.uint8, 1),
+    "one plane": (FLAT[1].data, 1, None, None, False, [1, 12, 17], torch.uint8, 1),
+}
+
+
+@pytest.mark.parametrize("sample", DECODE_SAMPLES)
+def test_opcheck_decode(backend, sample):
+    torch.library.opcheck(ops.decode.default, DECODE_SAMPLES[sample])
+
+
+@pytest.mark.parametrize("sample", DECODE_SAMPLES)
+def test_opcheck_decode_out(backend, sample):
+    data, num_masks, planes, crops, resize, shape, dtype, num_threads = DECODE_SAMPLES[sample]
+    out = torch.zeros(shape, dtype=dtype)
+    torch.library.opcheck(
+        ops.decode_out.default, (data, num_masks, planes, crops, resize, out, num_threads)
+    )
+
+
+@pytest.mark.parametrize("name", ["area", "bbox", "centroid"])
+@pytest.mark.parametrize("batch", [FLAT, MIXED, GROUPED, EMPTY], ids=repr)
+def test_opcheck_regions(backend, name, batch):
+    # Without empty masks: opcheck compares results, and NaN centroids are not equal to themselves.
+    batch = batch[batch.area() > 0]
+    torch.library.opcheck(getattr(ops, name).default, (batch.data, batch.num_masks))
+
+
+# --- Fake tensors
+
+
+@pytest.mark.parametrize("sample", DECODE_SAMPLES)
+@pytest.mark.parametrize("dtype", list(ELEMENTS), ids=str)
+def test_fake_decode_has_the_shape_of_the_real_one(sample, dtype):
+    *arguments, _, num_threads = DECODE_SAMPLES[sample]
+    real = ops.decode(*arguments, dtype, num_threads)
+    with FakeTensorMode() as mode:
+        fakes = [mode.from_tensor(a) if isinstance(a, torch.Tensor) else a for a in arguments]
+        fake = ops.decode(*fakes, dtype, num_threads)
+    assert (fake.shape, fake.dtype, fake.stride()) == (real.shape, real.dtype, real.stride())
+    assert fake.device.type == "cpu"
+
+
+@pytest.mark.parametrize("name", ["area", "bbox", "centroid"])
+def test_meta_regions(name):
+    for batch in (FLAT, EMPTY):
+        real = getattr(ops, name)(batch.data, batch.num_masks)
+        meta = getattr(ops, name)(batch.data.to("meta"), batch.num_masks)
+        assert (meta.shape, meta.dtype) == (real.shape, real.dtype)
+        assert meta.device.type == "meta"
+
+
+def test_meta_decode():
+    meta = ops.decode(FLAT.data.to("meta"), 9, None, None, False, [9, 12, 17], torch.float16, 1)
+    assert (meta.shape, meta.dtype, meta.device.type) == ((9, 12, 17), torch.float16, "meta")
+
+
+# --- torch.compile
+
+
+OPTIONS = {
+    "plain": {},
+    "dtype": {"dtype": torch.bfloat16},
+    "pad": {"pad": (20, 30)},
+    "size": {"size": (7, 33)},
+    "crop": {"crop": (1, 2, 5, 6)},
+    "crop and size": {"crop": (1, 2, 5, 6), "size": (8, 8), "dtype": torch.float32},
+    "select": {"select": [2, 0]},
+    "threads": {"num_threads": 1},
+}
+
+
+def compile_whole(function, compiler):
+    torch.compiler.reset()
+    return torch.compile(function, fullgraph=True, backend=compiler)
+
+
+@pytest.fixture(params=["eager", "aot_eager"])
+def compiler(request):
+    yield request.param
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("batch", [FLAT, GROUPED], ids=["flat", "grouped"])
+@pytest.mark.parametrize("options", OPTIONS)
+def test_compiled_decode(compiler, batch, options):
+    arguments = OPTIONS[options]
+    # Arithmetic after it, so that the result has to be a tensor that the compiler understands.
+    compiled = compile_whole(lambda batch: batch.decode(**arguments).sum(-1) * 2, compiler)
+    expected = batch.decode(**arguments).sum(-1) * 2
+    assert torch.equal(compiled(batch), expected)
+
+
+@pytest.mark.parametrize("batch", [FLAT, GROUPED], ids=["flat", "grouped"])
+def test_compiled_decode_out(compiler, batch):
+    def decode(batch, out):
+        batch.decode(out=out)
+        return out + 1
+
+    expected = batch.decode()
+    out = torch.full_like(expected, 9)
+    result = compile_whole(decode, compiler)(batch, out)
+    assert torch.equal(out, expected)
+    assert torch.equal(result, expected + 1)
+
+
+@pytest.mark.parametrize("batch", [FLAT, GROUPED, MIXED], ids=["flat", "grouped", "mixed"])
+def test_compiled_regions(compiler, batch):
+    def regions(batch):
+        return batch.area() + 1, batch.bbox() * 2, batch.centroid().nan_to_num(-1)
+
+    for result, expected in zip(
+        compile_whole(regions, compiler)(batch), regions(batch), strict=True
+    ):
+        assert torch.equal(result, expected)
+
+
+def test_compiled_mixed_sizes(compiler):
+    compiled = compile_whole(lambda batch: batch.decode(pad=True) + 1, compiler)
+    assert torch.equal(compiled(MIXED), MIXED.decode(pad=True) + 1)
+
+
+def test_compiled_once_serves_other_batches(compiler):
+    """Another batch of another size may recompile, but never gives the first one's result."""
+    compiled = compile_whole(lambda batch: batch.decode(pad=True).float(), compiler)
+    for batch in (FLAT, FLAT[:4], MIXED, GROUPED, FLAT[2:3], FLAT):
+        assert torch.equal(compiled(batch), batch.decode(pad=True).float())
+
+
+def test_compiled_index_out_of_range_still_raises(compiler):
+    """A graph cannot look into tensors; then it is the kernel that refuses."""
+    select = torch.tensor([0, 9])
+    compiled = compile_whole(lambda batch, select: batch.decode(select=select), compiler)
+    with pytest.raises(IndexError, match="out of range"):
+        compiled(FLAT, select)
+
+
+def test_compiled_crop_outside_still_raises(compiler):
+    window = torch.tensor([[0, 0, 13, 17]] * 9)
+    compiled = compile_whole(lambda batch, w: batch.decode(crop=w, size=(4, 4)), compiler)
+    with pytest.raises(ValueError, match="crop"):
+        compiled(FLAT, window)
+
+
+@pytest.mark.timeout(110)
+@pytest.mark.filterwarnings("default::DeprecationWarning")  # what torch itself still uses
+def test_inductor():
+    torch.compiler.reset()
+    compiled = torch.compile(lambda batch: batch.decode(dtype=torch.float32) * 2, fullgraph=True)
+    assert torch.equal(compiled(FLAT), FLAT.decode(dtype=torch.float32) * 2)
+    torch.compiler.reset()
+
+
+# --- Modes
+
+
+def test_inference_mode(backend):
+    expected = FLAT.decode()
+    with torch.inference_mode():
+        result = FLAT.decode()
+        out = torch.zeros_like(expected)
+        FLAT.decode(out=out)
+        batch = fd.pack_rles(FLAT.to_coco())
+        parts = [batch[2:4], batch[[0]], fd.RLEBatch.cat([batch])]
+        areas = [part.area().tolist() for part in parts]
+    assert torch.equal(result, expected)
+    assert torch.equal(out, expected)
+    assert areas == [part.area().tolist() for part in (FLAT[2:4], FLAT[[0]], FLAT)]
+
+
+
+def test_results_need_no_gradient(backend):
+    assert not FLAT.decode(dtype=torch.float32).requires_grad
+    assert not FLAT.centroid().requires_grad
+
+
+@pytest.mark.parametrize("batch", [FLAT, GROUPED], ids=["flat", "grouped"])
+def test_default_device_changes_nothing(backend, batch):
+    """People set it to "cuda"; meta stands in for it here."""
+    rles = batch.to_coco()
+    expected = batch.decode(), batch.area(), batch[[1]].decode(), batch.decode(crop=(1, 1, 2, 2))
+    with torch.device("meta"):
+        packed = fd.pack_rles(rles)
+        results = (
+            packed.decode(),
+            packed.area(),
+            packed[[1]].decode(),
+            packed.decode(crop=[1, 1, 2, 2]),
+        )
+        selected = packed.decode(select=[0])
+    for result, wanted in zip(results, expected, strict=True):
+        assert result.device.type == "cpu"
+        assert torch.equal(result, wanted)
+    assert torch.equal(selected, batch.decode(select=[0]))
+
+
+def test_default_dtype_changes_nothing(backend):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert FLAT.centroid().dtype == FLAT.bbox().dtype == torch.float32
+        assert FLAT.decode().dtype == torch.uint8
+    finally:
+        torch.set_default_dtype(before)
+
+
+def test_deterministic_mode_changes_nothing(backend):
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.equal(FLAT.decode().sum((1, 2)), FLAT.area())
+    finally:
+        torch.use_deterministic_algorithms(False)

@@ -1,0 +1,281 @@
+"""No call takes more memory than its result and 16 MB, and none keeps any.
+
+Measured as the peak of the process's resident memory, in a process of its own: the kernel sees every
+page, whoever asked for it. Results are written to first where only touched pages would count.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sa1b_fastdecode import dispatch
+
+pytestmark = [
+    pytest.mark.timeout(100),
+    pytest.mark.skipif(
+        not os.access("/proc/self/clear_refs", os.W_OK), reason="needs /proc/self/clear_refs"
+    ),
+]
+
+MEGABYTE = 10**6
+LIMIT = 16 * MEGABYTE
+
+HEAD = f"""
+import gc
+import sys
+from pathlib import Path
+sys.path[:0] = {sys.path!r}
+import numpy as np
+import torch
+from pycocotools import mask as coco_mask
+import sa1b_fastdecode as fd
+torch.set_num_threads(2)
+
+
+def status(field):
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024
+
+
+def peak_of(call):
+    'Return how far the resident memory rises above what it was before the call, and its result.'
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is now what is resident now
+    before = status("VmRSS")
+    result = call()
+    return status("VmHWM") - before, result
+
+
+def num_bytes(result):
+    return result.numel() * result.element_size()
+
+
+def noise(h, w, seed=0):
+    mask = np.random.default_rng(seed).integers(0, 2, (h, w), np.uint8)
+    return coco_mask.encode(np.asfortranarray(mask))
+
+
+def box(h, w, i=0):
+    'A mask of one rectangle.'
+    mask = np.zeros((h, w), np.uint8, order="F")
+    mask[h // 8 + i : h // 2 + i, w // 8 : w // 2] = 1
+    return coco_mask.encode(mask)
+
+
+def check(name, call):
+    call()  # what is compiled, imported or cached by the first call is not its memory
+    peak, result = peak_of(call)
+    extra = peak - num_bytes(result)
+    assert extra <= {LIMIT}, f"{{name}}: {{extra / 1e6:.1f}} MB more than its result"
+    del result
+"""
+
+
+def run(backend, code):
+    done = subprocess.run(
+        [sys.executable, "-c", HEAD + code],
+        env=os.environ | {dispatch.ENVIRONMENT_VARIABLE: backend},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_measurement_sees_memory(backend):
+    """Also short-lived memory, and memory that only the kernel gave away."""
+    run(
+        backend,
+        """
+peak, _ = peak_of(lambda: np.ones(50_000_000, np.uint8).sum())
+assert 50e6 <= peak < 52e6
+peak, kept = peak_of(lambda: torch.ones(60_000_000, dtype=torch.uint8))
+assert 60e6 <= peak < 62e6
+""",
+    )
+
+
+@pytest.mark.parametrize("masks", ["noise", "boxes"])
+def test_decode(backend, masks):
+    """Every dtype and option, into new and into used memory."""
+    rles = {
+        "noise": "[noise(901, 1203, i) for i in range(6)]",
+        "boxes": "[box(901, 1203, i) for i in range(40)]",
+    }
+    run(
+        backend,
+        f"""
+batch = fd.pack_rles({rles[masks]})
+n = len(batch)
+options = [
+    {{}},
+    {{"num_threads": 1}},
+    {{"num_threads": 16}},
+    {{"pad": (1000, 1300)}},
+    {{"crop": (1, 1, 900, 1201)}},
+    {{"size": (701, 1999)}},
+    {{"size": (3, 3)}},
+    {{"crop": (5, 5, 100, 100), "size": (1000, 1000)}},
+    {{"select": list(range(n))[::-1]}},
+    {{"select": [0], "size": (1, 1)}},
+]
+for dtype in (torch.uint8, torch.bool, torch.float16, torch.bfloat16, torch.float32):
+    for arguments in options:
+        check((dtype, arguments), lambda: batch.decode(dtype=dtype, **arguments))
+        out = batch.decode(dtype=dtype, **arguments).fill_(1)
+        peak, _ = peak_of(lambda: batch.decode(dtype=dtype, out=out, **arguments))
+        assert peak <= {LIMIT}, (dtype, arguments, peak)
+grouped = fd.pack_rles([batch[:2], [], batch[2:]])
+check("grouped", lambda: grouped.decode())
+for name in ("area", "bbox", "centroid"):
+    check(name, lambda: getattr(batch, name)())
+""",
+    )
+
+
+def test_masks_without_pixels_of_their_own(backend):
+    """Pages that no mask touches are never made: 4 GB of zeros take next to nothing."""
+    run(
+        backend,
+        f"""
+batch = fd.pack_rles([box(40, 50)])
+peak, result = peak_of(lambda: batch.decode(pad=(40_000, 100_000)))
+assert result.shape == (1, 40_000, 100_000)
+assert peak <= {LIMIT}, peak
+""",
+    )
+
+
+def test_large_planes(backend):
+    """The flips of a plane this large would be 18 MB, those of a row of it 1.6 MB in float32."""
+    run(
+        backend,
+        """
+batch = fd.pack_rles([noise(300, 400)])
+for num_threads in (1, 2, 16):
+    for size in ((12_000, 12_000), (300, 400_000), (400_000, 300)):
+        check((size, num_threads), lambda: batch.decode(size=size, num_threads=num_threads))
+check("float32", lambda: batch.decode(size=(100, 400_000), dtype=torch.float32, num_threads=16))
+""",
+    )
+
+
+def test_select_does_not_copy_the_strings_again_and_again(backend):
+    """Of masks of different sizes, too."""
+    run(
+        backend,
+        """
+for batch in (
+    fd.pack_rles([noise(2000, 2000)] * 2),
+    fd.pack_rles([noise(2000, 2000), box(30, 40)]),
+    fd.pack_rles([[noise(2000, 2000)], [box(30, 40)]]),
+):
+    check(batch, lambda: batch.decode(select=[0] * 64, size=(8, 8)))
+    check(batch, lambda: batch.decode(select=[0] * 64, crop=(3, 3, 8, 8)))
+""",
+    )
+
+
+def test_packing_takes_the_batch_and_little_more(backend):
+    run(
+        backend,
+        f"""
+rles = [noise(3000, 4000, i) for i in range(4)]
+texts = [rle | {{"counts": rle["counts"].decode()}} for rle in rles]
+for form in (rles, texts, [rles, texts], tuple(texts)):
+    fd.pack_rles(form[:1])
+    peak, batch = peak_of(lambda: fd.pack_rles(form))
+    own = batch.data.numel()
+    assert own > 20e6
+    # A batch of images is joined from one batch an image.
+    limit = (2 if isinstance(form[0], list) else 1) * own + {LIMIT}
+    assert peak <= limit, (peak, own)
+    del batch
+""",
+    )
+
+
+def test_decode_rle_batch(backend):
+    run(
+        backend,
+        """
+rles = [noise(901, 1203, i) for i in range(6)]
+check("decode_rle_batch", lambda: fd.decode_rle_batch(rles))
+check("small result", lambda: fd.decode_rle_batch(rles, size=(4, 4)))
+for function in (fd.mask_area, fd.mask_bbox, fd.mask_centroid):
+    check(function.__name__, lambda: function(rles))
+""",
+    )
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_nothing_grows(backend, dtype):
+    """Over many calls, of small results and of those that get pages of their own."""
+    run(
+        backend,
+        f"""
+rles = [box(200, 300, i) for i in range(40)]
+batch = fd.pack_rles(rles)
+def use(i):
+    # Another size in each call: nothing may be kept for each size that was ever seen.
+    some = fd.pack_rles(rles[: 1 + i % 40])
+    some.decode(dtype=torch.{dtype}, num_threads=2)
+    some.decode(dtype=torch.{dtype}, size=(1 + i % 97, 1 + i // 97))
+    some.area(), some.bbox(), some.centroid(), some.to_coco("list"), some[1:]
+    if i % 10 == 0:
+        batch.decode(dtype=torch.float32, size=(300 + i % 50, 301))
+for i in range(300):
+    use(i)
+gc.collect()
+before = status("VmRSS")
+for i in range(300, 1500):
+    use(i)
+gc.collect()
+grown = status("VmRSS") - before
+assert grown < 4e6, grown
+""",
+    )
+
+
+def test_results_are_given_back(backend):
+    """Pages of a result return to the system with its last reference."""
+    run(
+        backend,
+        """
+batch = fd.pack_rles([box(1000, 1000)] * 100)
+batch[:10].decode()
+before = status("VmRSS")
+result = batch.decode().fill_(1)
+assert status("VmRSS") - before > 95e6
+view = result[0, 0]
+del result
+gc.collect()
+assert status("VmRSS") - before > 95e6  # a view holds them
+assert bool((view == 1).all())
+del view
+gc.collect()
+assert status("VmRSS") - before < 2e6
+""",
+    )
+
+
+def test_reading_a_result_makes_no_pages(backend):
+    """Zeros that nobody wrote stay one page of the system even when they are read."""
+    if backend != "cpp" or not Path("/sys/kernel/mm/transparent_hugepage").is_dir():
+        pytest.skip("only where the kernels ask for large pages")
+    if "[never]" in Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text():
+        pytest.skip("this system has no large pages")
+    run(
+        backend,
+        f"""
+batch = fd.pack_rles([box(1000, 1000)] + [fd.pack_rles({{"size": [1000, 1000], "counts": [10**6]}})
+                     .to_coco("bytes")[0]] * 200)
+peak, result = peak_of(lambda: batch.decode())
+more, total = peak_of(lambda: int(result.sum()))
+assert total == batch.area().sum()
+assert more <= {LIMIT}, more
+""",
+    )

@@ -1,0 +1,237 @@
+"""Forks, spawned processes and threads: nothing hangs, nothing is shared that should not be."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import draws
+import numpy as np
+import pytest
+import reference
+import torch
+from pycocotools import mask as coco_mask
+
+import sa1b_fastdecode as fd
+from sa1b_fastdecode import dispatch
+
+# A fork or a thread that hangs must not hang the suite.
+pytestmark = pytest.mark.timeout(60)
+
+MASKS = [reference.resize(mask, (417, 533)) for mask in draws.every_kind(31, 41)]
+RLES = [coco_mask.encode(np.asfortranarray(mask)) for mask in MASKS]
+EXPECTED = torch.from_numpy(np.array(MASKS))
+
+
+def decode_with_threads():
+    return fd.decode_rle_batch(RLES, num_threads=4)
+
+
+class DecodingDataset(torch.utils.data.Dataset):
+    """Each item is decoded inside the worker."""
+
+    def __init__(self, backend):
+        self.backend = backend
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, i):
+        with dispatch.use(self.backend):
+            return fd.decode_rle_batch(RLES[i : i + 3], num_threads=3)
+
+
+class ThreadCountingDataset(DecodingDataset):
+    """Each item is the number of threads that a decoding with the default setting started."""
+
+    def __getitem__(self, i):
+        with dispatch.use(self.backend):
+            return torch.tensor([most_threads_of(num_threads=None), torch.get_num_threads()])
+
+
+def most_threads_of(**arguments):
+    """Watch the operating system while a large batch is decoded; return how many threads it used."""
+    batch = fd.pack_rles(RLES)
+    out = torch.empty((9, 4000, 5000), dtype=torch.uint8)
+    batch.decode(size=(40, 50))  # whatever is compiled or loaded at first
+    tasks = f"/proc/{os.getpid()}/task"
+    most, stop = 0, threading.Event()
+
+    def watch():
+        nonlocal most
+        while not stop.is_set():
+            most = max(most, len(os.listdir(tasks)))  # noqa: PTH208
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    time.sleep(0.02)
+    before, most = most, 0
+    batch.decode(size=(4000, 5000), out=out, **arguments)
+    stop.set()
+    watcher.join()
+    return most - before + 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_fork_after_decoding_with_threads(backend):
+    expected = decode_with_threads()
+    assert torch.equal(expected, EXPECTED)
+    child = os.fork()
+    if child == 0:
+        # os._exit: pytest must not go on in the child.
+        os._exit(0 if torch.equal(decode_with_threads(), expected) else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert torch.equal(decode_with_threads(), expected)
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_data_loader_workers(backend, context):
+    if context not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"no {context} on this system")
+    decode_with_threads()
+    loader = torch.utils.data.DataLoader(
+        DecodingDataset(backend), batch_size=2, num_workers=2, multiprocessing_context=context
+    )
+    for i, planes in enumerate(loader):
+        expected = torch.stack([EXPECTED[2 * i : 2 * i + 3], EXPECTED[2 * i + 1 : 2 * i + 4]])
+        assert torch.equal(planes, expected)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs /proc")  # noqa: PTH112
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_workers_use_one_thread_by_default(backend):
+    """And the main process torch's setting; more threads in each worker would fight each other."""
+    assert most_threads_of(num_threads=None) == 2  # set in conftest.py
+    assert most_threads_of(num_threads=3) == 3
+    assert most_threads_of(num_threads=1) == 1
+    loader = torch.utils.data.DataLoader(
+        ThreadCountingDataset(backend), num_workers=1, sampler=[0], batch_size=None
+    )
+    ((used, setting),) = [item.tolist() for item in loader]
+    assert setting == 1
+    assert used == 1
+
+
+def test_many_threads_at_once(backend):
+    """Each with its own options, all compared with what one thread gives."""
+    jobs = [
+        {"num_threads": 1},
+        {"num_threads": 3},
+        {"size": (211, 99), "num_threads": 2},
+        {"crop": (3, 5, 400, 301), "dtype": torch.float32},
+        {"select": [3, 0, 5], "num_threads": 2},
+    ]
+    batch = fd.pack_rles(RLES)
+    expected = [batch.decode(**job) for job in jobs]
+    failures = []
+
+    def work(first):
+        for i in range(first, first + 2 * len(jobs)):
+            job = jobs[i % len(jobs)]
+            try:
+                mine = fd.pack_rles(RLES) if i % 2 else batch
+                same = torch.equal(mine.decode(**job), expected[i % len(jobs)])
+                if not same or mine.area().sum() != EXPECTED.sum():
+                    failures.append(job)
+            except Exception as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_the_gil_is_released(backend):
+    """Another Python thread goes on while a call runs."""
+    batch = fd.pack_rles(RLES)
+    out = torch.empty((9, 4000, 5000), dtype=torch.uint8)
+    batch.decode(size=(4000, 5000), out=out, num_threads=1)
+    steps, stop = 0, threading.Event()
+
+    def count():
+        nonlocal steps
+        while not stop.is_set():
+            steps += 1
+
+    counter = threading.Thread(target=count)
+    # No thread is made to give up the GIL by the interpreter while this lasts.
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    counter.start()
+    time.sleep(0.01)
+    sys.setswitchinterval(60)
+    try:
+        before = steps
+        batch.decode(size=(4000, 5000), out=out, num_threads=1)
+        during = steps - before
+    finally:
+        sys.setswitchinterval(interval)
+        stop.set()
+        counter.join()
+    assert during > 1000
+
+
+@pytest.mark.parametrize("name", ["cpp", "numba"])
+def test_first_use_from_many_threads_at_once(name):
+    """Backends are chosen and kernels compiled by whoever comes first."""
+    code = f"""
+import sys, threading
+sys.path[:0] = {sys.path!r}
+import sa1b_fastdecode as fd
+results, barrier = [], threading.Barrier(8)
+def work():
+    barrier.wait()
+    results.append(fd.decode_rle_batch([{{"size": [2, 3], "counts": [1, 2, 3]}}]).tolist())
+threads = [threading.Thread(target=work) for _ in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+assert results == [[[[0, 1, 0], [1, 0, 0]]]] * 8, results
+"""
+    if not any(found.name == name and found.available for found in dispatch.backends()):
+        pytest.skip(f"{name} is not available")
+    environment = os.environ | {dispatch.ENVIRONMENT_VARIABLE: name}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=50
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_compiled_kernels_of_numba_are_cached_on_disk(tmp_path):
+    """The second process loads what the first one compiled, and compiles nothing."""
+    code = f"""
+import sys
+sys.path[:0] = {sys.path!r}
+import sa1b_fastdecode as fd
+batch = fd.pack_rles([{{"size": [2, 3], "counts": [1, 2, 3]}}])
+batch.decode(), batch.area(), batch.decode(dtype=fd.ops.torch.float32)
+from numba.core.dispatcher import Dispatcher
+from sa1b_fastdecode import numba_cpu
+kernels = [value for value in vars(numba_cpu).values() if isinstance(value, Dispatcher)]
+assert len(kernels) > 5
+stats = [kernel.stats for kernel in kernels]
+print(sum(sum(s.cache_misses.values()) for s in stats), sum(sum(s.cache_hits.values()) for s in stats))
+"""
+    environment = os.environ | {
+        dispatch.ENVIRONMENT_VARIABLE: "numba",
+        "NUMBA_CACHE_DIR": str(tmp_path),
+    }
+    pytest.importorskip("numba")
+    counted = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        counted.append([int(n) for n in done.stdout.split()])
+    (misses, _), (misses_again, hits_again) = counted
+    assert misses > 3
+    assert misses_again == 0
+    assert hits_again > 3
