@@ -140,9 +140,9 @@ class Cursor {
   SA1B_HD explicit Cursor(uint32_t h) : h_(h) {}
   SA1B_HD void move_to(uint32_t position) {
     uint32_t y = y_ + (position - position_);
-    // A run rarely reaches past the next column; y wraps only if the step alone exceeds h.
+    // A run rarely reaches past the next column.
     if (position - position_ < h_) {
-      if (y >= h_ || y < y_) {
+      if (y >= h_) {
         y -= h_;
         ++x_;
       }
@@ -164,7 +164,7 @@ class Cursor {
 // "nearest-exact", min(floor((d + 0.5) * (in / out)), in - 1), all in float32.
 SA1B_HD uint32_t nearest_source(uint32_t d, float scale, uint32_t in) {
   const float source = (static_cast<float>(d) + 0.5f) * scale;
-  if (source >= static_cast<float>(in)) return in - 1;  // also keeps the cast below 2**32
+  if (source >= 4294967296.0f) return in - 1;  // no uint32 holds it
   const uint32_t index = static_cast<uint32_t>(source);
   return index < in ? index : in - 1;
 }

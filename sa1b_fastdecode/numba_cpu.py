@@ -339,10 +339,7 @@ def regions(
 
 @_jit
 def _nearest_source(d, scale, size):  # type: ignore[no-untyped-def]
-    source = (np.float32(d) + np.float32(0.5)) * scale
-    if source >= np.float32(size):
-        return size - 1
-    return min(np.int64(source), size - 1)
+    return min(np.int64((np.float32(d) + np.float32(0.5)) * scale), size - 1)
 
 
 @_jit
@@ -434,7 +431,7 @@ def _find_window(header, num_masks, planes, crops, resize, out_h, out_w, plane):
     if len(crops) > 0:
         full_h, full_w = h, w
         y, x, h, w = crops[4 * plane], crops[4 * plane + 1], crops[4 * plane + 2], crops[4 * plane + 3]
-        if min(y, x, h, w) < 0 or y > full_h or x > full_w or h > full_h - y or w > full_w - x:
+        if min(y, x, h, w) < 0 or h > full_h - y or w > full_w - x:
             return _BAD_WINDOW, np.int64(-1), none
     if not resize and (h > out_h or w > out_w):
         return _BAD_WINDOW, np.int64(-1), none
@@ -544,8 +541,12 @@ def decode(
     header = _header(block, num_masks)
     if header is None:
         return _BAD_HEADER
+    if num_planes == 0:
+        return _OK
     if planes == 0 and num_planes != num_masks:
         return _BAD_PLANE
+    if max(out_h, out_w) > _MAX_PIXELS:
+        return _BAD_WINDOW
     shown = _at(planes, num_planes, np.int64)
     windows = _at(crops, 4 * num_planes, np.int64)
     status = _check_windows(header, num_masks, shown, windows, resize, out_h, out_w, num_planes)

@@ -125,7 +125,9 @@ def test_nothing_left_to_run_on():
 
 def test_backends_says_what_is_missing():
     hide = HIDE.format(module=HIDDEN["cpp"]) + HIDE.format(module=HIDDEN["numba"])
-    code = "import sa1b_fastdecode as fd\nfor b in fd.backends(): print(b.name, b.available, b.detail)"
+    code = (
+        "import sa1b_fastdecode as fd\nfor b in fd.backends(): print(b.name, b.available, b.detail)"
+    )
     lines = run(hide + code).stdout.splitlines()
     assert lines[0].startswith("cpp False ")
     assert "compiler" in lines[0]

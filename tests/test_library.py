@@ -193,7 +193,6 @@ def test_inference_mode(backend):
     assert areas == [part.area().tolist() for part in (FLAT[2:4], FLAT[[0]], FLAT)]
 
 
-
 def test_results_need_no_gradient(backend):
     assert not FLAT.decode(dtype=torch.float32).requires_grad
     assert not FLAT.centroid().requires_grad

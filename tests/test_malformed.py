@@ -52,7 +52,12 @@ MALFORMED = [
     ("truncated", counts(b"37Z"), ValueError, "middle of a run length.*character 3"),
     ("one continued character", counts(string(63)), ValueError, "middle.*character 1"),
     ("endless continuation", counts(string(32) * 500), ValueError, "longer than 7"),
-    ("eight characters", counts(string(35, 32, 32, 32, 32, 32, 32, 0)), ValueError, "longer than 7"),
+    (
+        "eight characters",
+        counts(string(35, 32, 32, 32, 32, 32, 32, 0)),
+        ValueError,
+        "longer than 7",
+    ),
     ("late eight characters", counts(b"37" + string(*[32] * 7, 0)), ValueError, "character 2"),
     ("character 47", counts(b"3/7:"), ValueError, r"character 1.*b'/'"),
     ("character 112", counts(b"37p"), ValueError, r"character 2.*b'p'"),
@@ -101,8 +106,18 @@ MALFORMED = [
     ("str in counts", counts(["3", "7", "10"]), TypeError, "integers.*'3'"),
     ("None in counts", counts([None, 20]), TypeError, "integers.*None"),
     ("complex array", counts(np.array([20j])), TypeError, "integers"),
-    ("tensor with gradient", counts(torch.tensor([20.0], requires_grad=True)), TypeError, "integers"),
-    ("tensor without values", counts(torch.zeros(2, dtype=torch.int64, device="meta")), TypeError, ""),
+    (
+        "tensor with gradient",
+        counts(torch.tensor([20.0], requires_grad=True)),
+        TypeError,
+        "integers",
+    ),
+    (
+        "tensor without values",
+        counts(torch.zeros(2, dtype=torch.int64, device="meta")),
+        TypeError,
+        "",
+    ),
     ("counts of None", counts(None), TypeError, "NoneType"),
     ("counts of int", counts(20), TypeError, "int"),
     ("counts of float", counts(20.0), TypeError, "float"),
@@ -317,7 +332,9 @@ def test_hostile_strings(strings, sides):
             drawn = torch.stack([plane.sum(dtype=torch.int64) for plane in out])
             assert torch.equal(batch.area(), drawn)
             assert [rle["counts"] for rle in batch.to_coco("bytes")] == strings
-            results[-1].append(torch.tensor([n for rle in batch.to_coco("list") for n in rle["counts"]]))
+            results[-1].append(
+                torch.tensor([n for rle in batch.to_coco("list") for n in rle["counts"]])
+            )
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
@@ -407,7 +424,7 @@ def test_out_of_one_plane_may_have_any_stride_where_it_does_not_matter(backend):
     "dtype", [torch.int64, torch.float64, torch.int8, torch.complex64, "uint8", np.uint8, None, int]
 )
 def test_dtypes_that_do_not_exist(backend, dtype):
-    with pytest.raises((ValueError, TypeError), match="dtype.*uint8.*bfloat16|dtype.*torch.uint8"):
+    with pytest.raises((ValueError, TypeError), match=r"dtype.*torch\.uint8.*bfloat16"):
         BATCH.decode(dtype=dtype)
 
 
@@ -430,7 +447,8 @@ def test_crop_outside_its_mask(backend, window, size):
 
 
 @pytest.mark.parametrize(
-    "crop", [(0, 0, 1), (0, 0, 1, 1, 1), [[0, 0, 1, 1]] * 2, [[0, 0, 1, 1]] * 4, [[[0, 0, 1, 1]]], []]
+    "crop",
+    [(0, 0, 1), (0, 0, 1, 1, 1), [[0, 0, 1, 1]] * 2, [[0, 0, 1, 1]] * 4, [[[0, 0, 1, 1]]], []],
 )
 def test_crop_of_another_shape(backend, crop):
     with pytest.raises((ValueError, TypeError), match="crop"):
@@ -438,7 +456,8 @@ def test_crop_of_another_shape(backend, crop):
 
 
 @pytest.mark.parametrize(
-    "crop", [(0.0, 0.0, 1.0, 1.0), "0011", object(), (None,) * 4, [True] * 4, {0, 1}, (2**64, 0, 1, 1)]
+    "crop",
+    [(0.0, 0.0, 1.0, 1.0), "0011", object(), (None,) * 4, [True] * 4, {0, 1}, (2**64, 0, 1, 1)],
 )
 def test_crop_of_a_wrong_kind(backend, crop):
     with pytest.raises((TypeError, ValueError), match="crop"):
@@ -463,7 +482,9 @@ def test_select_of_a_wrong_kind(backend, select):
 
 
 @pytest.mark.parametrize("keyword", ["size", "pad"])
-@pytest.mark.parametrize("value", [5, "55", (5,), (5, 5, 5), (5.0, 5.0), ("5", "5"), (None, 5), object()])
+@pytest.mark.parametrize(
+    "value", [5, "55", (5,), (5, 5, 5), (5.0, 5.0), ("5", "5"), (None, 5), object()]
+)
 def test_sizes_of_a_wrong_kind(backend, keyword, value):
     with pytest.raises(TypeError, match=f"{keyword}.*integers"):
         BATCH.decode(**{keyword: value})

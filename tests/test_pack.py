@@ -194,9 +194,7 @@ def test_round_trip(backend, counts):
 def test_to_coco_gives_what_pycocotools_reads(backend):
     decoded = coco_mask.decode(BATCH.to_coco("bytes")).transpose(2, 0, 1)
     assert np.array_equal(decoded, np.array(MASKS))
-    assert BATCH.to_coco("bytes") == [
-        coco_mask.encode(np.asfortranarray(mask)) for mask in MASKS
-    ]
+    assert BATCH.to_coco("bytes") == [coco_mask.encode(np.asfortranarray(mask)) for mask in MASKS]
     assert [rle["counts"] for rle in BATCH.to_coco("list")] == [
         reference.mask_to_counts(mask) for mask in MASKS
     ]
@@ -288,13 +286,17 @@ def test_indices(backend, index, places):
     assert part.area().tolist() == [int(MASKS[i].sum()) for i in places]
 
 
-@pytest.mark.parametrize("index", [9, -10, [0, 9], torch.tensor([-10]), 2**31, 2**63, 2**70, [2**63]])
+@pytest.mark.parametrize(
+    "index", [9, -10, [0, 9], torch.tensor([-10]), 2**31, 2**63, 2**70, [2**63]]
+)
 def test_index_out_of_range(index):
     with pytest.raises(IndexError, match="9 masks"):
         BATCH[index]
 
 
-@pytest.mark.parametrize("index", [torch.ones(8, dtype=torch.bool), [True], np.ones(10, bool), True])
+@pytest.mark.parametrize(
+    "index", [torch.ones(8, dtype=torch.bool), [True], np.ones(10, bool), True]
+)
 def test_wrong_number_of_bools(index):
     with pytest.raises(IndexError, match="9 masks"):
         BATCH[index]

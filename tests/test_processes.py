@@ -52,7 +52,7 @@ class ThreadCountingDataset(DecodingDataset):
 
 
 def most_threads_of(**arguments):
-    """Watch the operating system while a large batch is decoded; return how many threads it used."""
+    """Return how many threads the system shows while a large batch is decoded."""
     batch = fd.pack_rles(RLES)
     out = torch.empty((9, 4000, 5000), dtype=torch.uint8)
     batch.decode(size=(40, 50))  # whatever is compiled or loaded at first
@@ -81,8 +81,13 @@ def test_fork_after_decoding_with_threads(backend):
     assert torch.equal(expected, EXPECTED)
     child = os.fork()
     if child == 0:
-        # os._exit: pytest must not go on in the child.
-        os._exit(0 if torch.equal(decode_with_threads(), expected) else 1)
+        # NumPy compares, because torch's own threads do not survive a fork; and pytest must not go
+        # on in the child, whatever happens.
+        status = 2
+        try:
+            status = 0 if np.array_equal(decode_with_threads().numpy(), MASKS) else 1
+        finally:
+            os._exit(status)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     assert torch.equal(decode_with_threads(), expected)
@@ -106,8 +111,9 @@ def test_data_loader_workers(backend, context):
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_workers_use_one_thread_by_default(backend):
     """And the main process torch's setting; more threads in each worker would fight each other."""
-    assert most_threads_of(num_threads=None) == 2  # set in conftest.py
-    assert most_threads_of(num_threads=3) == 3
+    # The thread that calls may be one of them, or wait for them.
+    assert most_threads_of(num_threads=None) in (2, 3)  # conftest.py sets 2
+    assert most_threads_of(num_threads=3) in (3, 4)
     assert most_threads_of(num_threads=1) == 1
     loader = torch.utils.data.DataLoader(
         ThreadCountingDataset(backend), num_workers=1, sampler=[0], batch_size=None
@@ -150,33 +156,26 @@ def test_many_threads_at_once(backend):
 
 
 def test_the_gil_is_released(backend):
-    """Another Python thread goes on while a call runs."""
+    """Another Python thread sees the output half done, so it ran in the middle of the call."""
     batch = fd.pack_rles(RLES)
     out = torch.empty((9, 4000, 5000), dtype=torch.uint8)
-    batch.decode(size=(4000, 5000), out=out, num_threads=1)
-    steps, stop = 0, threading.Event()
+    batch.decode(size=(4000, 5000), out=out, num_threads=1)  # compiles, makes the pages
+    out.fill_(9)
+    pixels = memoryview(out.numpy().reshape(-1))
+    half_done, stop = threading.Event(), threading.Event()
 
-    def count():
-        nonlocal steps
+    def watch():
         while not stop.is_set():
-            steps += 1
+            # In this order: the first pixel is done, and after that the last is still not.
+            if pixels[0] != 9 and pixels[-1] == 9:
+                half_done.set()
 
-    counter = threading.Thread(target=count)
-    # No thread is made to give up the GIL by the interpreter while this lasts.
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    counter.start()
-    time.sleep(0.01)
-    sys.setswitchinterval(60)
-    try:
-        before = steps
-        batch.decode(size=(4000, 5000), out=out, num_threads=1)
-        during = steps - before
-    finally:
-        sys.setswitchinterval(interval)
-        stop.set()
-        counter.join()
-    assert during > 1000
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    batch.decode(size=(4000, 5000), out=out, num_threads=1)
+    stop.set()
+    watcher.join()
+    assert half_done.is_set()
 
 
 @pytest.mark.parametrize("name", ["cpp", "numba"])
@@ -209,15 +208,17 @@ def test_compiled_kernels_of_numba_are_cached_on_disk(tmp_path):
     code = f"""
 import sys
 sys.path[:0] = {sys.path!r}
+import torch
 import sa1b_fastdecode as fd
 batch = fd.pack_rles([{{"size": [2, 3], "counts": [1, 2, 3]}}])
-batch.decode(), batch.area(), batch.decode(dtype=fd.ops.torch.float32)
+batch.decode(), batch.area(), batch.decode(dtype=torch.float32)
 from numba.core.dispatcher import Dispatcher
 from sa1b_fastdecode import numba_cpu
 kernels = [value for value in vars(numba_cpu).values() if isinstance(value, Dispatcher)]
 assert len(kernels) > 5
 stats = [kernel.stats for kernel in kernels]
-print(sum(sum(s.cache_misses.values()) for s in stats), sum(sum(s.cache_hits.values()) for s in stats))
+print(sum(sum(s.cache_misses.values()) for s in stats))
+print(sum(sum(s.cache_hits.values()) for s in stats))
 """
     environment = os.environ | {
         dispatch.ENVIRONMENT_VARIABLE: "numba",

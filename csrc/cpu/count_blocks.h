@@ -27,8 +27,8 @@ class CountBlocks {
     while (size_ <= kCapacity - kGroup) {
       read_groups();
       // A character that belongs to no such group: read on to where the next one may begin.
-      const uint8_t* const group_end = reader_.at() + kGroup;
-      while (size_ < kCapacity && reader_.at() < group_end) {
+      const uint8_t* const group = reader_.at();
+      while (size_ < kCapacity && reader_.at() - group < kGroup) {
         if (!reader_.next(&counts_[size_])) return size_ > 0;
         ++size_;
       }
@@ -51,7 +51,8 @@ class CountBlocks {
     __m128i base = _mm_setr_epi32(older, newer, older, newer);
     const uint8_t* at = reader_.at();
     int size = size_;
-    for (; reader_.end() - at >= kGroup && size <= kCapacity - kGroup; at += kGroup, size += kGroup) {
+    for (; reader_.end() - at >= kGroup && size <= kCapacity - kGroup;
+         at += kGroup, size += kGroup) {
       const __m128i chars = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
       const __m128i bits = _mm_sub_epi8(chars, _mm_set1_epi8(kCharBase));
       const __m128i high = _mm_and_si128(bits, _mm_set1_epi8(static_cast<char>(~kPayload)));

@@ -25,8 +25,8 @@
 namespace sa1b::cpu {
 namespace {
 
-constexpr int64_t kScratchBytes = 8 << 20;     // for the bitmaps of all threads
-constexpr int64_t kTileColumns = 1 << 16;      // bounds a row of elements
+constexpr int64_t kScratchBytes = 8 << 20;  // for the bitmaps of all threads
+constexpr int64_t kTileColumns = 1 << 16;   // bounds a row of elements
 // Masks with more characters than one for this many pixels touch most of their plane; finding where
 // exactly would cost more than it could save.
 constexpr uint64_t kPlanCharacters = 64;
@@ -170,7 +170,8 @@ class FlipBitmap {
       at.move_to(end - 1);
       flips.flip(map.column(x), map.column(x + 1), map.row(top));
       flips.flip(map.column(x + 1), map.column(at.x() + 1), 0);
-      if (at.y() + 1 < h) flips.flip(map.column(at.x()), map.column(at.x() + 1), map.row(at.y() + 1));
+      if (at.y() + 1 < h)
+        flips.flip(map.column(at.x()), map.column(at.x() + 1), map.row(at.y() + 1));
     });
     *this = flips;
   }
@@ -333,10 +334,7 @@ int64_t find_window(const Batch& batch, const Decode& d, int64_t plane, Mask* ma
   if (d.crops) {
     const int64_t* crop = d.crops + 4 * plane;
     y = crop[0], x = crop[1], h = crop[2], w = crop[3];
-    if (y < 0 || x < 0 || h < 0 || w < 0 || y > mask->h || x > mask->w || h > mask->h - y ||
-        w > mask->w - x) {
-      return kBadWindow;
-    }
+    if (y < 0 || x < 0 || h < 0 || w < 0 || h > mask->h - y || w > mask->w - x) return kBadWindow;
   }
   if (!d.resize && (h > d.out_h || w > d.out_w)) return kBadWindow;
   *window = {static_cast<uint32_t>(y),
@@ -441,7 +439,9 @@ int64_t decode_as(const Batch& batch, const Decode& d, int num_threads) {
 
 int64_t decode(const Batch& batch, const Decode& d, int num_threads) {
   if (!batch.header_fits()) return kBadHeader;
+  if (d.num_planes == 0) return kOk;
   if (d.planes == nullptr && d.num_planes != batch.num_masks) return kBadPlane;
+  if (d.out_h > UINT32_MAX || d.out_w > UINT32_MAX) return kBadWindow;
   for (int64_t plane = 0; plane < d.num_planes; ++plane) {
     Mask mask;
     Window window;
@@ -449,7 +449,7 @@ int64_t decode(const Batch& batch, const Decode& d, int num_threads) {
     const int64_t status = find_window(batch, d, plane, &mask, &window, &shown);
     if (status != kOk) return status;
   }
-  if (d.num_planes == 0 || d.out_h == 0 || d.out_w == 0) return kOk;
+  if (d.out_h == 0 || d.out_w == 0) return kOk;
   switch (d.item_size) {
     case 1:
       return decode_as<uint8_t>(batch, d, num_threads);

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <system_error>
+#include <exception>
 #include <thread>
 #include <vector>
 
@@ -32,8 +32,8 @@ void parallel_for(int64_t items, int num_threads, Work work) {
   for (int thread = 1; thread < num_threads; ++thread) {
     try {
       threads.emplace_back(run, thread);
-    } catch (const std::system_error&) {
-      break;  // the system has no thread left: those that run share the work
+    } catch (const std::exception&) {
+      break;  // the system has no thread or memory left: those that run share the work
     }
   }
   run(0);

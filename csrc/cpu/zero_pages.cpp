@@ -29,8 +29,8 @@ ZeroPages::ZeroPages(size_t num_bytes) : num_bytes_(num_bytes) {
   // Map one region more than needed and give back what lies before and after the aligned part.
   const size_t needed = round_up(std::max<size_t>(num_bytes, 1), kHugePage);
   const size_t mapped = needed + kHugePage;
-  void* const raw = mmap(nullptr, mapped, PROT_READ | PROT_WRITE,
-                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* const raw =
+      mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (raw == MAP_FAILED) throw std::bad_alloc();
   auto* const begin = static_cast<uint8_t*>(raw);
   data_ = reinterpret_cast<uint8_t*>(round_up(reinterpret_cast<uintptr_t>(raw), kHugePage));
