@@ -130,9 +130,7 @@ def _decode(
         out = torch.frombuffer(pages, dtype=dtype).view(shape)
     else:
         out = torch.empty(*shape, dtype=dtype, device="cpu")
-    _run_decode(
-        data, num_masks, planes, crops, resize, shape, dtype, out, fresh, num_threads
-    )
+    _run_decode(data, num_masks, planes, crops, resize, shape, dtype, out, fresh, num_threads)
     return out
 
 

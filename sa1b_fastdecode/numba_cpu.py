@@ -46,7 +46,12 @@ def _header(data: Array, num_masks: int) -> Array | None:
     sizes = header[: 2 * num_masks].reshape(-1, 2)
     offsets = header[2 * num_masks :]
     fits = (sizes >= 0).all() and (sizes <= _MAX_PIXELS).all()
-    fits = fits and offsets[0] >= 0 and offsets[-1] <= len(data) and (offsets[1:] >= offsets[:-1]).all()
+    fits = (
+        fits
+        and offsets[0] >= 0
+        and offsets[-1] <= len(data)
+        and (offsets[1:] >= offsets[:-1]).all()
+    )
     # Two sides below 2**32 multiply without overflow in uint64.
     if not fits or (sizes.astype(np.uint64).prod(axis=1) > np.uint64(_MAX_PIXELS)).any():
         return None
@@ -63,7 +68,7 @@ def _in_threads(work: Callable[[int], None], num_threads: int) -> None:
 
 
 def _useful_threads(wanted: int, items: int, num_bytes: int) -> int:
-    return max(1, min(wanted, items, 1 + (num_bytes >> 20)))
+    return max(1, min(wanted, items, 1 + (num_bytes >> 23)))
 
 
 class ZeroPages:
@@ -200,9 +205,7 @@ def _decompress(data, header, num_masks, counts, count_offsets):  # type: ignore
         count_offsets[i + 1] = total
 
 
-def decompress(
-    data: int, num_bytes: int, num_masks: int, counts: int, count_offsets: int
-) -> int:
+def decompress(data: int, num_bytes: int, num_masks: int, counts: int, count_offsets: int) -> int:
     block = _at(data, num_bytes, np.uint8)
     header = _header(block, num_masks)
     if header is None:
@@ -430,7 +433,12 @@ def _find_window(header, num_masks, planes, crops, resize, out_h, out_w, plane):
     y, x, h, w = np.int64(0), np.int64(0), header[2 * i], header[2 * i + 1]
     if len(crops) > 0:
         full_h, full_w = h, w
-        y, x, h, w = crops[4 * plane], crops[4 * plane + 1], crops[4 * plane + 2], crops[4 * plane + 3]
+        y, x, h, w = (
+            crops[4 * plane],
+            crops[4 * plane + 1],
+            crops[4 * plane + 2],
+            crops[4 * plane + 3],
+        )
         if min(y, x, h, w) < 0 or h > full_h - y or w > full_w - x:
             return _BAD_WINDOW, np.int64(-1), none
     if not resize and (h > out_h or w > out_w):

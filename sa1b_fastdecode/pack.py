@@ -139,7 +139,7 @@ def _pack_any(rles: Any) -> RLEBatch:
         strings_or_counts.append(counts)
     strings = _compress_counts(strings_or_counts)
     lengths = np.array([len(string) for string in strings], np.int64)
-    return RLEBatch._from_parts(sizes, lengths, b"".join(strings))
+    return RLEBatch._from_parts(sizes, lengths, strings)
 
 
 def _read_rle(item: Any) -> tuple[tuple[int, int], Any]:

@@ -92,7 +92,9 @@ class RLEBatch:
         self.uniform = bool((sizes == (self.height, self.width)).all())
 
     @classmethod
-    def _known(cls, data: Tensor, num_masks: int, height: int, width: int, uniform: bool) -> RLEBatch:
+    def _known(
+        cls, data: Tensor, num_masks: int, height: int, width: int, uniform: bool
+    ) -> RLEBatch:
         """Make a flat batch whose largest sides are known already; saves reading them again."""
         batch = cls.__new__(cls)
         batch.data = data
@@ -107,14 +109,17 @@ class RLEBatch:
         cls,
         sizes: Int64Array,
         lengths: Int64Array,
-        chars: bytes | bytearray | memoryview,
+        chunks: Iterable[bytes | memoryview],
         images: Int64Array | None = None,
     ) -> RLEBatch:
-        """Lay out a block: sizes (N,2), bytes of each string (N,), the strings, images (B,3)."""
+        """Lay out a block: sizes (N,2), bytes of each string (N,), the strings, images (B,3).
+
+        The strings come in chunks of one or more, so that nobody has to join them first.
+        """
         num_masks = len(sizes)
         num_images = None if images is None else len(images)
         head = 8 * (3 * num_masks + 1 + 3 * (num_images or 0))
-        block = np.empty(head + len(chars), np.uint8)
+        block = np.empty(head + int(lengths.sum()), np.uint8)
         words = block[:head].view(np.int64)
         words[: 2 * num_masks] = sizes.reshape(-1)
         offsets = words[2 * num_masks : 3 * num_masks + 1]
@@ -123,7 +128,10 @@ class RLEBatch:
         offsets[1:] += head
         if images is not None:
             words[3 * num_masks + 1 :] = images.reshape(-1)
-        block[head:] = np.frombuffer(chars, np.uint8)
+        memory, at = memoryview(block), head
+        for chunk in chunks:
+            memory[at : at + len(chunk)] = chunk
+            at += len(chunk)
         batch = cls.__new__(cls)
         batch.data = torch.from_numpy(block)
         batch.num_masks, batch.num_images, batch._host_header = num_masks, num_images, None
@@ -175,9 +183,13 @@ class RLEBatch:
 
     def __repr__(self) -> str:
         images = "" if self.num_images is None else f"{self.num_images} images, "
-        size = f"{self.height}x{self.width}" if self.uniform else f"up to {self.height}x{self.width}"
+        size = (
+            f"{self.height}x{self.width}" if self.uniform else f"up to {self.height}x{self.width}"
+        )
         kilobytes = self.data.numel() / 1000
-        return f"RLEBatch({images}{self.num_masks} masks, {size}, {kilobytes:.1f} kB, {self.device})"
+        return (
+            f"RLEBatch({images}{self.num_masks} masks, {size}, {kilobytes:.1f} kB, {self.device})"
+        )
 
     def __eq__(self, other: object) -> bool:
         """Whether sizes, grouping and compressed strings are all the same."""
@@ -206,17 +218,15 @@ class RLEBatch:
     def __iter__(self) -> Iterator[RLEBatch]:
         return (self[i] for i in range(self.num_masks))
 
-    def _take(self, indices: Int64Array, images: Int64Array | None = None) -> RLEBatch:
+    def _take(self, indices: Int64Array) -> RLEBatch:
         offsets = self._offsets_array()
         begins, ends = offsets[indices], offsets[indices + 1]
         block = memoryview(self.data.numpy())
         if len(indices) > 1 and (begins[1:] == ends[:-1]).all():
-            chars: Any = block[begins[0] : ends[-1]]
+            chunks = [block[begins[0] : ends[-1]]]
         else:
-            chars = b"".join(
-                [block[a:b] for a, b in zip(begins.tolist(), ends.tolist(), strict=True)]
-            )
-        return self._from_parts(self.sizes.numpy()[indices], ends - begins, chars, images)
+            chunks = [block[a:b] for a, b in zip(begins.tolist(), ends.tolist(), strict=True)]
+        return self._from_parts(self.sizes.numpy()[indices], ends - begins, chunks)
 
     def flat(self) -> RLEBatch:
         """Return the same masks without their grouping by image."""
@@ -234,7 +244,9 @@ class RLEBatch:
             if not isinstance(part, RLEBatch):
                 raise TypeError(f"cat takes RLEBatches, not {type(part).__name__}")
         if len({part.num_images is None for part in parts}) > 1:
-            raise ValueError("cannot join flat and grouped batches; use .flat() on the grouped ones")
+            raise ValueError(
+                "cannot join flat and grouped batches; use .flat() on the grouped ones"
+            )
         grouped = bool(parts) and parts[0].num_images is not None
         images = np.concatenate([part._images_array() for part in parts]) if grouped else None
         return RLEBatch._join(parts, images)
@@ -246,12 +258,10 @@ class RLEBatch:
         return RLEBatch._from_parts(
             np.concatenate([none.reshape(0, 2), *[part.sizes.numpy() for part in parts]]),
             np.concatenate([none, *[np.diff(part_offsets) for part_offsets in offsets]]),
-            b"".join(
-                [
-                    memoryview(part.data.numpy())[int(part_offsets[0]) :]
-                    for part, part_offsets in zip(parts, offsets, strict=True)
-                ]
-            ),
+            [
+                memoryview(part.data.numpy())[int(part_offsets[0]) :]
+                for part, part_offsets in zip(parts, offsets, strict=True)
+            ],
             images,
         )
 
@@ -307,45 +317,42 @@ class RLEBatch:
         if dtype not in library.ELEMENTS:
             names = ", ".join(str(name) for name in library.ELEMENTS)
             raise ValueError(f"dtype {dtype} is not supported; choose one of {names}")
-        batch, planes = self, None
+        planes = windows = None
         leading: tuple[int, ...] = (self.num_masks,)
+        height, width, same_size = self.height, self.width, self.uniform
         if select is not None:
-            if self.uniform:
-                planes = _as_indices(select, self.num_masks)
-                leading = (planes.numel(),)
-            else:
-                batch = self[select]
-                leading = (batch.num_masks,)
+            planes = _as_indices(select, self.num_masks)
+            leading = (planes.numel(),)
+            if not self.uniform:
+                height, width, same_size = _extent(self.sizes[planes])
         elif self.num_images is not None:
             planes = self._planes()
             leading = (self.num_images, self.max_masks)
-
-        height, width = batch.height, batch.width
-        windows = None
+        grouped = len(leading) == 2
         if crop is not None:
-            windows, height, width, same_size = _read_crop(crop, leading, planes, batch)
-        else:
-            same_size = batch.uniform
+            sizes = self.sizes if planes is None or grouped else self.sizes[planes]
+            windows, height, width, same_size = _read_crop(crop, sizes)
+            if grouped and planes is not None:  # from one a mask to one a plane, zeros for none
+                windows = torch.cat([windows, windows.new_zeros((1, 4))])[planes]
         if size is not None:
             height, width = _read_size(size, "size")
         elif pad is not False:
             if pad is not True:
                 height, width = _read_pad(pad, height, width)
-        elif not same_size and len(leading) == 1:
-            _raise_mixed_sizes(batch)
+        elif not same_size and not grouped:
+            shown = self.sizes if planes is None else self.sizes[planes]
+            _raise_mixed_sizes(shown if windows is None else windows[:, 2:])
 
         shape = (*leading, height, width)
         threads = _read_num_threads(num_threads)
         resize = size is not None
         if out is None:
             decoded: Tensor = _decode(
-                batch.data, batch.num_masks, planes, windows, resize, shape, dtype, threads
+                self.data, self.num_masks, planes, windows, resize, shape, dtype, threads
             )  # fmt: skip
             return decoded
-        _check_out(out, shape, dtype, batch.device)
-        _decode_out(
-            batch.data, batch.num_masks, planes, windows, resize, out, threads
-        )
+        _check_out(out, shape, dtype, self.device)
+        _decode_out(self.data, self.num_masks, planes, windows, resize, out, threads)
         return out
 
     def _planes(self) -> Tensor:
@@ -483,29 +490,29 @@ def _read_num_threads(num_threads: int | None) -> int:
     return min(num_threads, _MAX_THREADS)
 
 
-def _read_crop(
-    crop: Any, leading: tuple[int, ...], planes: Tensor | None, batch: RLEBatch
-) -> tuple[Tensor, int, int, bool]:
-    """Return the window of each plane, the largest height and width, and whether all are equal."""
-    grouped = len(leading) == 2
-    num_masks = batch.num_masks if grouped else leading[0]
+def _extent(sizes: Tensor) -> tuple[int, int, bool]:
+    """Return the largest height and width of sizes (N,2), and whether all are equal."""
+    if len(sizes) == 0:
+        return 0, 0, True
+    height, width = sizes.amax(dim=0).tolist()
+    return height, width, bool((sizes == sizes[0]).all())
+
+
+def _read_crop(crop: Any, sizes: Tensor) -> tuple[Tensor, int, int, bool]:
+    """Return a window (y, x, h, w) for each mask of ``sizes`` (N,2), and their extent."""
+    num_masks = len(sizes)
     table = _integers(crop, "crop (y, x, h, w)")
     if table.dtype == torch.bool:
         raise TypeError(f"crop (y, x, h, w) must be integers, not {crop!r}")
     if tuple(table.shape) not in ((4,), (num_masks, 4)):
         raise ValueError(f"crop must have shape (4,) or ({num_masks}, 4), not {tuple(table.shape)}")
-    each = table.expand(num_masks, 4)
+    windows = table.expand(num_masks, 4).contiguous()
     if not torch.compiler.is_compiling():  # else the kernel checks, without saying which mask
-        _check_windows(each, batch.sizes if planes is None or grouped else batch.sizes[planes])
+        _check_windows(windows, sizes)
     if table.dim() == 1:
         _, _, height, width = (int(side) for side in crop)
-        same_size = True
-    else:
-        height, width = each[:, 2:].amax(dim=0).tolist() if num_masks else (0, 0)
-        same_size = bool((each[:, 2:] == each[:1, 2:]).all())
-    if grouped and planes is not None:
-        each = each[planes.clamp(min=0)] if num_masks else each.new_zeros((planes.numel(), 4))
-    return each.contiguous(), height, width, same_size
+        return windows, height, width, True
+    return windows, *_extent(windows[:, 2:])
 
 
 def _check_windows(windows: Tensor, sizes: Tensor) -> None:
@@ -521,13 +528,12 @@ def _check_windows(windows: Tensor, sizes: Tensor) -> None:
         )
 
 
-def _raise_mixed_sizes(batch: RLEBatch) -> None:
-    sizes = batch.sizes.tolist()
-    other = next((i for i, size in enumerate(sizes) if size != sizes[0]), 0)
-    (h0, w0), (h1, w1) = sizes[0], sizes[other]
+def _raise_mixed_sizes(sizes: Tensor) -> None:
+    first, *others = sizes.tolist()
+    i, other = next((i, size) for i, size in enumerate(others, 1) if size != first)
     raise ValueError(
-        f"masks differ in size: mask 0 is {h0}x{w0}, mask {other} is {h1}x{w1}; pass pad=True, "
-        "pad=(H, W) or size=(H, W)"
+        f"masks differ in size: mask 0 is {first[0]}x{first[1]}, mask {i} is "
+        f"{other[0]}x{other[1]}; pass pad=True, pad=(H, W) or size=(H, W)"
     )
 
 

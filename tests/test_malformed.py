@@ -1,4 +1,4 @@
-"""What is wrong is said, with the mask it is wrong in; and nothing crashes, whatever the bytes are."""
+"""What is wrong is said, with the mask it is in; and nothing crashes, whatever the bytes are."""
 
 import functools
 import subprocess
@@ -70,7 +70,7 @@ MALFORMED = [
     ("newline", counts("37:\n"), ValueError, "character 3"),
     ("wrong second character", counts(string(35, 90)), ValueError, "character 1"),
     ("non-ASCII str", counts("37é"), ValueError, "character 2.*é"),
-    ("full-width digit", counts("3７:"), ValueError, "character 1"),
+    ("full-width digit", counts("3\uff17:"), ValueError, "character 1"),
     ("lone surrogate", counts("37\ud800"), ValueError, "character 2"),
     ("character of 32 bits", counts("37\U0001f600"), ValueError, "character 2"),
     # Run lengths
@@ -231,7 +231,14 @@ def test_not_rles(backend, rles):
 
 @pytest.mark.parametrize(
     "rles",
-    [[GOOD, [GOOD]], [[GOOD], GOOD], [[GOOD], None], [[GOOD], "37:"], [[GOOD], [[GOOD]]], [BATCH, GOOD]],
+    [
+        [GOOD, [GOOD]],
+        [[GOOD], GOOD],
+        [[GOOD], None],
+        [[GOOD], "37:"],
+        [[GOOD], [[GOOD]]],
+        [BATCH, GOOD],
+    ],
     ids=["list in masks", "mask in lists", "None", "str", "too deep", "mask after batch"],
 )  # fmt: skip
 def test_nests_that_are_uneven(backend, rles):
@@ -255,11 +262,11 @@ def test_columns_of_another_length(backend, sizes):
 
 def test_columns_with_a_bad_mask(backend):
     sizes = np.full((3, 2), (4, 5))
-    with pytest.raises(ValueError, match="^mask 1: .*add up to 19"):
+    with pytest.raises(ValueError, match=r"^mask 1: .*add up to 19"):
         fd.pack_rles((np.array([b"37:", b"379", b"37:"], object), sizes))
-    with pytest.raises(TypeError, match="^mask 0: .*integers"):
+    with pytest.raises(TypeError, match=r"^mask 0: .*integers"):
         fd.pack_rles((np.array([b"37:"], object), np.array([[4.0, 5.0]])))
-    with pytest.raises(TypeError, match="^mask 1: .*NoneType"):
+    with pytest.raises(TypeError, match=r"^mask 1: .*NoneType"):
         fd.pack_rles((np.array([b"37:", None], object), sizes[:2]))
 
 
@@ -363,7 +370,7 @@ def test_hostile_strings_of_the_largest_masks(characters):
 
 def test_mixed_sizes_need_padding(backend):
     batch = fd.pack_rles([GOOD, GOOD, {"size": [6, 5], "counts": [30]}])
-    with pytest.raises(ValueError, match="mask 0 is 4x5, mask 2 is 6x5.*pad"):
+    with pytest.raises(ValueError, match=r"mask 0 is 4x5, mask 2 is 6x5.*pad"):
         batch.decode()
     with pytest.raises(ValueError, match=r"\(5, 5\).*6x5"):
         batch.decode(pad=(5, 5))
@@ -411,7 +418,7 @@ def test_out_is_no_tensor(backend, out):
 
 
 def test_out_on_another_device(backend):
-    with pytest.raises(ValueError, match="meta.*cpu"):
+    with pytest.raises(ValueError, match=r"meta.*cpu"):
         BATCH.decode(out=torch.zeros(3, 4, 5, dtype=torch.uint8, device="meta"))
 
 

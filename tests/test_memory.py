@@ -44,7 +44,6 @@ def status(field):
 
 def peak_of(call):
     'Return how far the resident memory rises above what it was before the call, and its result.'
-    gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak is now what is resident now
     before = status("VmRSS")
     result = call()
@@ -124,6 +123,7 @@ options = [
     {{"select": [0], "size": (1, 1)}},
 ]
 dtypes = (torch.uint8, torch.bool, torch.float16, torch.bfloat16, torch.float32)
+gc.collect()
 for dtype, arguments in itertools.product(dtypes, options):
     check((dtype, arguments), lambda: batch.decode(dtype=dtype, **arguments))
     out = batch.decode(dtype=dtype, **arguments).fill_(1)
@@ -228,11 +228,11 @@ def use(i):
     some.area(), some.bbox(), some.centroid(), some.to_coco("list"), some[1:]
     if i % 10 == 0:
         batch.decode(dtype=torch.float32, size=(300 + i % 50, 301))
-for i in range(300):
+for i in range(1000):  # until the heap has found its size
     use(i)
 gc.collect()
 before = status("VmRSS")
-for i in range(300, 1500):
+for i in range(1000, 2500):
     use(i)
 gc.collect()
 grown = status("VmRSS") - before

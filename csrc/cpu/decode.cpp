@@ -374,7 +374,8 @@ template <class T>
 int64_t decode_as(const Batch& batch, const Decode& d, int num_threads) {
   const int64_t plane_size = d.out_h * d.out_w;
   const int64_t bytes = d.num_planes * plane_size * static_cast<int64_t>(sizeof(T));
-  if (d.fresh && !d.crops && !d.resize) prepare_pages(batch, d);
+  const bool mapped = d.fresh && static_cast<uint64_t>(bytes) >= ZeroPages::kMappedBytes;
+  if (mapped && !d.crops && !d.resize) prepare_pages(batch, d);
   const bool streaming = !d.fresh && bytes >= kStreamingBytes;
 
   int threads = useful_threads(num_threads, INT32_MAX, bytes + 16 * batch.num_bytes);

@@ -11,13 +11,11 @@
 namespace sa1b::cpu {
 namespace {
 
-constexpr size_t kPage = 4096;
 constexpr size_t kHugePage = 2 << 20;
-constexpr size_t kPagesInRegion = kHugePage / kPage;
 
 // Regions with fewer touched pages than this are split. Making 40 small pages costs half of making
 // a large one, and freeing them costs most of the rest.
-constexpr uint16_t kSparsePages = 40;
+constexpr size_t kSparsePages = 40;
 
 size_t round_up(size_t value, size_t to) { return (value + to - 1) / to * to; }
 
@@ -26,8 +24,13 @@ size_t round_up(size_t value, size_t to) { return (value + to - 1) / to * to; }
 #if defined(__linux__)
 
 ZeroPages::ZeroPages(size_t num_bytes) : num_bytes_(num_bytes) {
+  if (num_bytes < kMappedBytes) {
+    data_ = static_cast<uint8_t*>(calloc(std::max<size_t>(num_bytes, 1), 1));
+    if (data_ == nullptr) throw std::bad_alloc();
+    return;
+  }
   // Map one region more than needed and give back what lies before and after the aligned part.
-  const size_t needed = round_up(std::max<size_t>(num_bytes, 1), kHugePage);
+  const size_t needed = round_up(num_bytes, kHugePage);
   const size_t mapped = needed + kHugePage;
   void* const raw =
       mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -40,15 +43,30 @@ ZeroPages::ZeroPages(size_t num_bytes) : num_bytes_(num_bytes) {
   madvise(data_, needed, MADV_HUGEPAGE);
 }
 
-ZeroPages::~ZeroPages() { munmap(data_, round_up(std::max<size_t>(num_bytes_, 1), kHugePage)); }
+ZeroPages::~ZeroPages() {
+  if (num_bytes_ < kMappedBytes) {
+    free(data_);
+  } else {
+    munmap(data_, round_up(num_bytes_, kHugePage));
+  }
+}
 
 void TouchedPages::prepare() const {
-  for (size_t region = 0; region < touched_.size(); ++region) {
-    if (touched_[region] == 0 || touched_[region] >= kSparsePages) continue;
-    uint8_t* const page = data_ + region * kHugePage + first_page_[region] * kPage;
+  for (size_t i = 0; i < regions_.size(); ++i) {
+    const Region& region = regions_[i];
+    if (region.none() || region.count() >= kSparsePages) continue;
+    uint8_t* const begin = data_ + i * kHugePage;
     // The read maps the shared page of zeros; dropping one small page of it splits the mapping.
-    static_cast<void>(*static_cast<volatile uint8_t*>(page));
-    madvise(page, kPage, MADV_DONTNEED);
+    static_cast<void>(*static_cast<volatile uint8_t*>(begin));
+    madvise(begin, kPage, MADV_DONTNEED);
+#if defined(MADV_POPULATE_WRITE)
+    for (size_t page = 0; page < kPagesInRegion; ++page) {
+      if (!region[page]) continue;
+      const size_t first = page;
+      while (page < kPagesInRegion && region[page]) ++page;
+      madvise(begin + first * kPage, (page - first) * kPage, MADV_POPULATE_WRITE);
+    }
+#endif
   }
 }
 
@@ -66,16 +84,15 @@ void TouchedPages::prepare() const {}
 #endif
 
 TouchedPages::TouchedPages(uint8_t* data, size_t num_bytes)
-    : data_(data), touched_(num_bytes / kHugePage), first_page_(touched_.size()) {}
+    : data_(data), regions_(num_bytes / (kPage * kPagesInRegion)) {}
 
 void TouchedPages::add(size_t offset, size_t length) {
   const size_t last = (offset + length - 1) / kPage;
-  for (size_t page = std::max(offset / kPage, next_page_); page <= last; ++page) {
-    const size_t region = page / kPagesInRegion;
-    if (region >= touched_.size()) return;
-    if (touched_[region]++ == 0) first_page_[region] = page % kPagesInRegion;
+  for (size_t page = offset / kPage; page <= last; ++page) {
+    if (page / kPagesInRegion < regions_.size()) {
+      regions_[page / kPagesInRegion].set(page % kPagesInRegion);
+    }
   }
-  next_page_ = last + 1;
 }
 
 }  // namespace sa1b::cpu

@@ -45,7 +45,7 @@ void stream_writer_writes_what_memcpy_does() {
 void zero_pages_are_zero_and_writable() {
   for (uint64_t seed = 0; seed < 40; ++seed) {
     Random random(seed);
-    const int64_t size = random.below(int64_t{1} << random.between(1, 24));
+    const int64_t size = random.below(int64_t{1} << random.between(1, 26));
     cpu::ZeroPages pages(static_cast<size_t>(size));
     CHECK(pages.num_bytes() == static_cast<size_t>(size));
     cpu::TouchedPages touched(pages.data(), pages.num_bytes());
