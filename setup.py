@@ -42,7 +42,7 @@ def pybind11_include() -> str:
 
 
 def compile_args() -> list[str]:
-    """Return the compiler's flags; none names a processor, so a wheel runs wherever its kind does."""
+    """Return the compiler's flags; none names a processor, so a wheel runs on any of its kind."""
     if os.name == "nt":
         return ["/O2", "/std:c++17"]
     return ["-O3", "-std=c++17", "-fvisibility=hidden", "-ffp-contract=off", "-g0"]

@@ -116,7 +116,7 @@ def _choose(device_type: str) -> tuple[str, ModuleType]:
         )
     candidates = [entry for entry in _TABLE if entry.device == device_type]
     forced = [entry for entry in candidates if entry.name == _forced]
-    reasons = []
+    reasons: list[str] = []
     for entry in forced or candidates:
         available, detail = entry.probe()
         if available:

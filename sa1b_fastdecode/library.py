@@ -36,7 +36,7 @@ _MAX_BYTES = 1 << 56
 _OK, _BAD_HEADER, _BAD_PLANE, _BAD_WINDOW = -1, -2, -3, -4
 
 # All arguments are positional: a keyword costs the dispatcher almost a microsecond.
-_library = torch.library.Library("sa1b_fastdecode", "DEF")
+_library: Any = torch.library.Library("sa1b_fastdecode", "DEF")  # type: ignore[no-untyped-call]
 
 
 def _register(schema: str, cpu: Callable[..., Any], fake: Callable[..., Any]) -> None:

@@ -26,7 +26,8 @@ _TILE_COLUMNS = 1 << 16
 
 # Without _nrt=False every call that passes an array counts references atomically, which costs four
 # times what reading a count does; so kernels allocate nothing.
-_jit = numba.njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+_options: Any = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False}
+_jit: Any = numba.njit(**_options)
 
 
 def _at(address: int, count: int, dtype: Any) -> Array:
@@ -83,7 +84,7 @@ def pack(rles: Any) -> None:
 
 
 @_jit
-def _next_count(data, at, end, older, newer, first):  # type: ignore[no-untyped-def]
+def _next_count(data, at, end, older, newer, first):
     """Read one count: (at, count, older, newer); at = -1 at the end of the string."""
     if at == end:
         return np.int64(-1), np.int64(0), older, newer
@@ -109,7 +110,7 @@ def _next_count(data, at, end, older, newer, first):  # type: ignore[no-untyped-
 
 
 @_jit
-def _first_invalid(data, header, num_masks):  # type: ignore[no-untyped-def]
+def _first_invalid(data, header, num_masks):
     for i in range(num_masks):
         pixels = header[2 * i] * header[2 * i + 1]
         at, end = header[2 * num_masks + i], header[2 * num_masks + i + 1]
@@ -154,7 +155,7 @@ def validate(data: int, num_bytes: int, num_masks: int) -> int:
 
 
 @_jit
-def _compress(counts, count_offsets, chars, char_offsets):  # type: ignore[no-untyped-def]
+def _compress(counts, count_offsets, chars, char_offsets):
     out = 0
     char_offsets[0] = 0
     for i in range(len(count_offsets) - 1):
@@ -187,7 +188,7 @@ def compress(
 
 
 @_jit
-def _decompress(data, header, num_masks, counts, count_offsets):  # type: ignore[no-untyped-def]
+def _decompress(data, header, num_masks, counts, count_offsets):
     total = 0
     count_offsets[0] = 0
     for i in range(num_masks):
@@ -221,7 +222,7 @@ def decompress(data: int, num_bytes: int, num_masks: int, counts: int, count_off
 
 
 @_jit
-def _next_run(data, at, end, older, newer, first, position, pixels):  # type: ignore[no-untyped-def]
+def _next_run(data, at, end, older, newer, first, position, pixels):
     """Read one foreground run: (at, older, newer, start, stop); at = -1 after the last."""
     while True:
         at, background, older, newer = _next_count(data, at, end, older, newer, first)
@@ -238,7 +239,7 @@ def _next_run(data, at, end, older, newer, first, position, pixels):  # type: ig
 
 
 @_jit
-def _move(x, y, step, h):  # type: ignore[no-untyped-def]
+def _move(x, y, step, h):
     """Return column and row ``step`` positions further; divides only for a long step."""
     y += step
     if y >= h:
@@ -252,14 +253,14 @@ def _move(x, y, step, h):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def _sum_of_range(first, last):  # type: ignore[no-untyped-def]
+def _sum_of_range(first, last):
     n = last - first
     twice_mean = first + last - 1
     return n * (twice_mean // 2) if n & 1 else (n // 2) * twice_mean
 
 
 @_jit
-def _regions(data, header, num_masks, begin, stop_mask, area, bbox, centroid):  # type: ignore[no-untyped-def]
+def _regions(data, header, num_masks, begin, stop_mask, area, bbox, centroid):
     for i in range(begin, stop_mask):
         h, w = header[2 * i], header[2 * i + 1]
         at, end = header[2 * num_masks + i], header[2 * num_masks + i + 1]
@@ -341,12 +342,12 @@ def regions(
 
 
 @_jit
-def _nearest_source(d, scale, size):  # type: ignore[no-untyped-def]
+def _nearest_source(d, scale, size):
     return min(np.int64((np.float32(d) + np.float32(0.5)) * scale), size - 1)
 
 
 @_jit
-def _to_output(source, begin, length, out_length, resize):  # type: ignore[no-untyped-def]
+def _to_output(source, begin, length, out_length, resize):
     """Return the first output index whose source index is at or after ``source``."""
     inside = min(max(source - begin, 0), length)
     if not resize or inside == 0:
@@ -363,7 +364,7 @@ def _to_output(source, begin, length, out_length, resize):  # type: ignore[no-un
 
 
 @_jit
-def _flip(bits, box, tile, first, last, y):  # type: ignore[no-untyped-def]
+def _flip(bits, box, tile, first, last, y):
     """Flip columns [first, last) of the plane from row y downward, within the tile."""
     row, rows, column, columns = tile
     first = max(first - column, 0)
@@ -389,7 +390,7 @@ def _flip(bits, box, tile, first, last, y):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def _flip_all(data, at, end, h, w, window, resize, bits, box, tile):  # type: ignore[no-untyped-def]
+def _flip_all(data, at, end, h, w, window, resize, bits, box, tile):
     top, left, height, width, out_h, out_w = window
     last_column = tile[2] + tile[3]
     pixels = h * w
@@ -422,7 +423,7 @@ def _flip_all(data, at, end, h, w, window, resize, bits, box, tile):  # type: ig
 
 
 @_jit
-def _find_window(header, num_masks, planes, crops, resize, out_h, out_w, plane):  # type: ignore[no-untyped-def]
+def _find_window(header, num_masks, planes, crops, resize, out_h, out_w, plane):
     """Return (status, mask or -1, window) of what a plane shows."""
     i = planes[plane] if len(planes) > 0 else np.int64(plane)
     none = (np.int64(0), np.int64(0), np.int64(0), np.int64(0), np.int64(0), np.int64(0))
@@ -451,7 +452,7 @@ def _find_window(header, num_masks, planes, crops, resize, out_h, out_w, plane):
 
 
 @_jit
-def _check_windows(header, num_masks, planes, crops, resize, out_h, out_w, num_planes):  # type: ignore[no-untyped-def]
+def _check_windows(header, num_masks, planes, crops, resize, out_h, out_w, num_planes):
     for plane in range(num_planes):
         status = _find_window(header, num_masks, planes, crops, resize, out_h, out_w, plane)[0]
         if status != _OK:
@@ -460,9 +461,7 @@ def _check_windows(header, num_masks, planes, crops, resize, out_h, out_w, num_p
 
 
 @_jit
-def _write_rows(  # type: ignore[no-untyped-def]
-    out, start, stride, used_rows, one, bits, state, elements, box
-):
+def _write_rows(out, start, stride, used_rows, one, bits, state, elements, box):
     """Write the box of one tile onto zeros, row by row from its first flip on."""
     top, bottom, left, right = box[0], box[1], box[2], box[3]
     first_word, last_word = left >> 6, (right + 63) >> 6
@@ -493,7 +492,7 @@ def _write_rows(  # type: ignore[no-untyped-def]
 
 
 @_jit
-def _decode_tiles(  # type: ignore[no-untyped-def]
+def _decode_tiles(
     data, header, num_masks, planes, crops, resize, out, num_planes, out_h, out_w, one,
     rows, columns, thread, threads, bits, state, elements, box,
 ):  # fmt: skip

@@ -102,8 +102,8 @@ def _pack_flat(rles: Any, validate: bool) -> RLEBatch:
     if validate:
         wrong = kernels.validate(batch.data.data_ptr(), batch.data.numel(), batch.num_masks)
         if wrong >= 0:
-            (rle,) = batch[wrong].to_coco("bytes")
-            raise ValueError(f"mask {wrong}: {find_fault(rle['counts'], *rle['size'])}")
+            counts = batch[wrong].data.numpy()[8 * 4 :].tobytes()
+            raise ValueError(f"mask {wrong}: {find_fault(counts, *batch.sizes[wrong].tolist())}")
     return batch
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, TypeAlias
@@ -128,7 +129,7 @@ class RLEBatch:
         offsets[1:] += head
         if images is not None:
             words[3 * num_masks + 1 :] = images.reshape(-1)
-        memory, at = memoryview(block), head
+        memory, at = block.data, head
         for chunk in chunks:
             memory[at : at + len(chunk)] = chunk
             at += len(chunk)
@@ -221,7 +222,7 @@ class RLEBatch:
     def _take(self, indices: Int64Array) -> RLEBatch:
         offsets = self._offsets_array()
         begins, ends = offsets[indices], offsets[indices + 1]
-        block = memoryview(self.data.numpy())
+        block = self.data.numpy().data
         if len(indices) > 1 and (begins[1:] == ends[:-1]).all():
             chunks = [block[begins[0] : ends[-1]]]
         else:
@@ -259,7 +260,7 @@ class RLEBatch:
             np.concatenate([none.reshape(0, 2), *[part.sizes.numpy() for part in parts]]),
             np.concatenate([none, *[np.diff(part_offsets) for part_offsets in offsets]]),
             [
-                memoryview(part.data.numpy())[int(part_offsets[0]) :]
+                part.data.numpy().data[int(part_offsets[0]) :]
                 for part, part_offsets in zip(parts, offsets, strict=True)
             ],
             images,
@@ -397,7 +398,7 @@ class RLEBatch:
             values: list[Any] = self._counts_lists()
         elif counts in ("str", "bytes"):
             block, offsets = self.data.cpu().numpy().tobytes(), self._offsets_array().tolist()
-            values = [block[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+            values = [block[a:b] for a, b in itertools.pairwise(offsets)]
             if counts == "str":
                 values = [value.decode("ascii") for value in values]
         else:
@@ -441,7 +442,7 @@ def _integers(values: Any, what: str) -> Tensor:
             if "Overflow" in str(error):
                 raise ValueError(f"{what} must be below 2**63") from None
             raise TypeError(f"{what} must be integers, not {values!r}") from error
-    if table.is_floating_point() and table.numel() > 0 or table.is_complex():
+    if (table.is_floating_point() and table.numel() > 0) or table.is_complex():
         raise TypeError(f"{what} must be integers, not {table.dtype}")
     return table if table.dtype == torch.bool else table.to(torch.int64)
 
