@@ -10,24 +10,15 @@ namespace sa1b::cpu {
 namespace {
 
 int64_t area_of(const Mask& mask) {
-  uint64_t sums[2] = {0, 0};  // of the background's counts and of the foreground's
-  int parity = 0;
+  uint64_t background = 0, foreground = 0;
   CountBlocks blocks(mask);
   while (blocks.next_block()) {
-    uint64_t even = 0, odd = 0;
-    const uint32_t* count = blocks.begin();
-    for (; blocks.end() - count >= 2; count += 2) {
-      even += count[0];
-      odd += count[1];
-    }
-    sums[parity] += even;
-    sums[1 - parity] += odd;
-    if (count != blocks.end()) {
-      sums[parity] += *count;
-      parity = 1 - parity;
+    for (const uint32_t* count = blocks.begin(); blocks.end() - count >= 2; count += 2) {
+      background += count[0];
+      foreground += count[1];
     }
   }
-  if (sums[0] + sums[1] <= mask.pixels()) return static_cast<int64_t>(sums[1]);
+  if (background + foreground <= mask.pixels()) return static_cast<int64_t>(foreground);
   // Malformed, and not validated: count what lies inside.
   int64_t area = 0;
   for_each_run(mask, [&](uint32_t start, uint32_t end) { area += end - start; });
