@@ -59,13 +59,18 @@ def _header(data: Array, num_masks: int) -> Array | None:
     return header
 
 
-def _in_threads(work: Callable[[int], None], num_threads: int) -> None:
-    """Call work(thread) for every thread; threads live only as long as the call."""
+def _in_threads(num_threads: int, *phases: Callable[[int], None]) -> None:
+    """Call phase(thread) for every thread, one phase after the other.
+
+    Threads live only as long as the call.
+    """
     if num_threads == 1:
-        work(0)
+        for phase in phases:
+            phase(0)
         return
     with ThreadPoolExecutor(num_threads) as pool:
-        list(pool.map(work, range(num_threads)))
+        for phase in phases:
+            list(pool.map(phase, range(num_threads)))
 
 
 def _useful_threads(wanted: int, items: int, num_bytes: int) -> int:
@@ -337,7 +342,7 @@ def regions(
         begin, stop = num_masks * thread // threads, num_masks * (thread + 1) // threads
         _regions(block, header, num_masks, begin, stop, *outputs)
 
-    _in_threads(work, threads)
+    _in_threads(threads, work)
     return _OK
 
 
@@ -580,7 +585,5 @@ def decode(
     def clear(thread: int) -> None:
         result[pixels * thread // threads : pixels * (thread + 1) // threads].fill(0)
 
-    if not fresh:
-        _in_threads(clear, threads)
-    _in_threads(work, threads)
+    _in_threads(threads, *([] if fresh else [clear]), work)
     return _OK

@@ -139,11 +139,13 @@ def _pack_any(rles: Any) -> RLEBatch:
         strings_or_counts.append(counts)
     strings = _compress_counts(strings_or_counts)
     lengths = np.array([len(string) for string in strings], np.int64)
-    return RLEBatch._from_parts(sizes, lengths, strings)
+    # Text is encoded as it is laid out, so that no second copy of all of it exists.
+    chunks = (string.encode() if isinstance(string, str) else string for string in strings)
+    return RLEBatch._from_parts(sizes, lengths, chunks)
 
 
 def _read_rle(item: Any) -> tuple[tuple[int, int], Any]:
-    """Return the size and the counts (bytes, or a uint32 array of run lengths) of one RLE."""
+    """Return the size and the counts (ASCII, bytes, or uint32 run lengths) of one RLE."""
     if not isinstance(item, Mapping):
         raise TypeError(f"expected an RLE dict, not {type(item).__name__}")
     if "counts" not in item and "segmentation" in item:
@@ -176,12 +178,10 @@ def _read_size(size: Any) -> tuple[int, int]:
 
 def _read_counts(counts: Any) -> Any:
     if isinstance(counts, str):
-        try:
-            return counts.encode("ascii")
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"character {error.start} of counts is {counts[error.start]!r}, not one of the code"
-            ) from None
+        if not counts.isascii():
+            at = next(i for i, char in enumerate(counts) if not char.isascii())
+            raise ValueError(f"character {at} of counts is {counts[at]!r}, not one of the code")
+        return counts
     if isinstance(counts, bytes | bytearray | memoryview):
         return bytes(counts)
     if isinstance(counts, torch.Tensor):
@@ -212,9 +212,9 @@ def _check_count_range(counts: Any) -> None:
                 raise ValueError(f"run length {extreme} is not in [0, 2**32)")
 
 
-def _compress_counts(strings_or_counts: list[Any]) -> list[bytes]:
+def _compress_counts(strings_or_counts: list[Any]) -> list[str | bytes]:
     """Turn every array of run lengths into its compressed string, all in one call."""
-    places = [i for i, item in enumerate(strings_or_counts) if not isinstance(item, bytes)]
+    places = [i for i, item in enumerate(strings_or_counts) if not isinstance(item, str | bytes)]
     if not places:
         return strings_or_counts
     arrays = [strings_or_counts[i] for i in places]
