@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sa1b_fastdecode.arguments import Pad
 from sa1b_fastdecode.pack import pack_rles
-from sa1b_fastdecode.rle_batch import Pad
 
 
 def decode_rle_batch(

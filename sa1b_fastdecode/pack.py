@@ -42,7 +42,7 @@ def pack_rles(rles: Any, *, image_sizes: Any = None, validate: bool = True) -> R
     Example:
         >>> import sa1b_fastdecode as fd
         >>> fd.pack_rles([{"size": [2, 3], "counts": "12"}], validate=False)
-        RLEBatch(1 masks, 2x3, 0.0 kB, cpu)
+        RLEBatch(1 mask, 2x3, 34 bytes, cpu)
     """
     if isinstance(rles, RLEBatch) and image_sizes is None:
         return rles

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import operator
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -12,12 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sa1b_fastdecode import dispatch, library
+from sa1b_fastdecode import arguments, dispatch, library
 
 Int64Array: TypeAlias = npt.NDArray[np.int64]
-Pad: TypeAlias = bool | tuple[int, int]
-
-_MAX_THREADS = 1024
 
 # Overloads by name: looking one up costs a tenth of decoding a small mask.
 _decode = torch.ops.sa1b_fastdecode.decode.default
@@ -187,10 +183,8 @@ class RLEBatch:
         size = (
             f"{self.height}x{self.width}" if self.uniform else f"up to {self.height}x{self.width}"
         )
-        kilobytes = self.data.numel() / 1000
-        return (
-            f"RLEBatch({images}{self.num_masks} masks, {size}, {kilobytes:.1f} kB, {self.device})"
-        )
+        masks = "1 mask" if self.num_masks == 1 else f"{self.num_masks} masks"
+        return f"RLEBatch({images}{masks}, {size}, {self.data.numel()} bytes, {self.device})"
 
     def __eq__(self, other: object) -> bool:
         """Whether sizes, grouping and compressed strings are all the same."""
@@ -214,7 +208,7 @@ class RLEBatch:
         """Return some masks as a flat batch: ``[i]`` one, ``[a:b]``, ``[indices]``, ``[bools]``."""
         if isinstance(index, slice):
             return self._take(np.arange(self.num_masks)[index])
-        return self._take(_as_indices(index, self.num_masks).numpy())
+        return self._take(arguments.as_indices(index, self.num_masks).numpy())
 
     def __iter__(self) -> Iterator[RLEBatch]:
         return (self[i] for i in range(self.num_masks))
@@ -308,7 +302,7 @@ class RLEBatch:
         *,
         dtype: torch.dtype = torch.uint8,
         out: Tensor | None = None,
-        pad: Pad = False,
+        pad: arguments.Pad = False,
         size: tuple[int, int] | None = None,
         crop: Any = None,
         select: Any = None,
@@ -322,37 +316,37 @@ class RLEBatch:
         leading: tuple[int, ...] = (self.num_masks,)
         height, width, same_size = self.height, self.width, self.uniform
         if select is not None:
-            planes = _as_indices(select, self.num_masks)
+            planes = arguments.as_indices(select, self.num_masks)
             leading = (planes.numel(),)
             if not self.uniform:
-                height, width, same_size = _extent(self.sizes[planes])
+                height, width, same_size = arguments.extent_of(self.sizes[planes])
         elif self.num_images is not None:
             planes = self._planes()
             leading = (self.num_images, self.max_masks)
         grouped = len(leading) == 2
         if crop is not None:
             sizes = self.sizes if planes is None or grouped else self.sizes[planes]
-            windows, height, width, same_size = _read_crop(crop, sizes)
+            windows, height, width, same_size = arguments.read_crop(crop, sizes)
             if grouped and planes is not None:  # from one a mask to one a plane, zeros for none
                 windows = torch.cat([windows, windows.new_zeros((1, 4))])[planes]
         if size is not None:
-            height, width = _read_size(size, "size")
+            height, width = arguments.read_size(size, "size")
         elif pad is not False:
             if pad is not True:
-                height, width = _read_pad(pad, height, width)
+                height, width = arguments.read_pad(pad, height, width)
         elif not same_size and not grouped:
             shown = self.sizes if planes is None else self.sizes[planes]
-            _raise_mixed_sizes(shown if windows is None else windows[:, 2:])
+            arguments.raise_mixed_sizes(shown if windows is None else windows[:, 2:])
 
         shape = (*leading, height, width)
-        threads = _read_num_threads(num_threads)
+        threads = arguments.read_num_threads(num_threads)
         resize = size is not None
         if out is None:
             decoded: Tensor = _decode(
                 self.data, self.num_masks, planes, windows, resize, shape, dtype, threads
             )  # fmt: skip
             return decoded
-        _check_out(out, shape, dtype, self.device)
+        arguments.check_out(out, shape, dtype, self.device)
         _decode_out(self.data, self.num_masks, planes, windows, resize, out, threads)
         return out
 
@@ -427,127 +421,3 @@ def _restore(block: bytes, num_masks: int, num_images: int | None, device: str) 
     data = torch.frombuffer(bytearray(block), dtype=torch.uint8)
     batch = RLEBatch(data, num_masks, num_images)
     return batch if device == "cpu" else batch.to(device)
-
-
-def _integers(values: Any, what: str) -> Tensor:
-    """Return integers or bools of any kind as an int64 or bool tensor on the CPU."""
-    if isinstance(values, np.ndarray):
-        values = torch.from_numpy(values.copy())  # negative strides, read-only memory
-    if isinstance(values, Tensor):
-        table = values.cpu()
-    else:
-        try:
-            table = torch.tensor(values, device="cpu")
-        except (TypeError, ValueError, RuntimeError) as error:
-            if "Overflow" in str(error):
-                raise ValueError(f"{what} must be below 2**63") from None
-            raise TypeError(f"{what} must be integers, not {values!r}") from error
-    if (table.is_floating_point() and table.numel() > 0) or table.is_complex():
-        raise TypeError(f"{what} must be integers, not {table.dtype}")
-    return table if table.dtype == torch.bool else table.to(torch.int64)
-
-
-def _as_indices(index: Any, num_masks: int) -> Tensor:
-    """Return int64 indices in [0, num_masks) from an int, ints or bools; negatives count back."""
-    try:
-        table = _integers(index, "indices of masks")
-    except ValueError:
-        raise IndexError(f"an index is out of range for {num_masks} masks") from None
-    if table.dtype == torch.bool:
-        if table.shape != (num_masks,):
-            raise IndexError(f"{table.numel()} bools cannot select from {num_masks} masks")
-        return table.nonzero().flatten()
-    table = table.flatten()
-    wrong = (table < -num_masks) | (table >= num_masks)
-    # A compiled graph cannot stop here; the kernel then meets an index that is no mask.
-    if not torch.compiler.is_compiling() and bool(wrong.any()):
-        raise IndexError(f"mask {int(table[wrong][0])} is out of range for {num_masks} masks")
-    return torch.where(wrong, num_masks, torch.where(table < 0, table + num_masks, table))
-
-
-def _read_size(size: Any, what: str) -> tuple[int, int]:
-    try:
-        height, width = (operator.index(side) for side in size)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{what} must be two integers (height, width), not {size!r}") from error
-    if height < 1 or width < 1 or height >= 2**32 or width >= 2**32:
-        raise ValueError(f"{what} must be two positive sides below 2**32, not {height}x{width}")
-    return height, width
-
-
-def _read_pad(pad: Any, height: int, width: int) -> tuple[int, int]:
-    padded = _read_size(pad, "pad")
-    if padded[0] < height or padded[1] < width:
-        raise ValueError(f"pad={padded} is smaller than the largest mask, {height}x{width}")
-    return padded
-
-
-def _read_num_threads(num_threads: int | None) -> int:
-    """Return 0 for torch's own setting, which is 1 inside a DataLoader's workers."""
-    if num_threads is None:
-        return 0
-    if operator.index(num_threads) < 1:
-        raise ValueError(f"num_threads must be at least 1, not {num_threads}")
-    return min(num_threads, _MAX_THREADS)
-
-
-def _extent(sizes: Tensor) -> tuple[int, int, bool]:
-    """Return the largest height and width of sizes (N,2), and whether all are equal."""
-    if len(sizes) == 0:
-        return 0, 0, True
-    height, width = sizes.amax(dim=0).tolist()
-    return height, width, bool((sizes == sizes[0]).all())
-
-
-def _read_crop(crop: Any, sizes: Tensor) -> tuple[Tensor, int, int, bool]:
-    """Return a window (y, x, h, w) for each mask of ``sizes`` (N,2), and their extent."""
-    num_masks = len(sizes)
-    table = _integers(crop, "crop (y, x, h, w)")
-    if table.dtype == torch.bool:
-        raise TypeError(f"crop (y, x, h, w) must be integers, not {crop!r}")
-    if tuple(table.shape) not in ((4,), (num_masks, 4)):
-        raise ValueError(f"crop must have shape (4,) or ({num_masks}, 4), not {tuple(table.shape)}")
-    windows = table.expand(num_masks, 4).contiguous()
-    if not torch.compiler.is_compiling():  # else the kernel checks, without saying which mask
-        _check_windows(windows, sizes)
-    if table.dim() == 1:
-        _, _, height, width = (int(side) for side in crop)
-        return windows, height, width, True
-    return windows, *_extent(windows[:, 2:])
-
-
-def _check_windows(windows: Tensor, sizes: Tensor) -> None:
-    begin, length = windows[:, :2], windows[:, 2:]
-    outside = (begin < 0) | (length < 0) | (begin > sizes) | (length > sizes - begin)
-    outside = outside.any(dim=1)
-    if bool(outside.any()):
-        i = int(outside.int().argmax())
-        h, w = sizes[i].tolist()
-        raise ValueError(
-            f"mask {i}: crop (y, x, h, w) = {tuple(windows[i].tolist())} does not lie inside the "
-            f"mask of {h}x{w}"
-        )
-
-
-def _raise_mixed_sizes(sizes: Tensor) -> None:
-    first, *others = sizes.tolist()
-    i, other = next((i, size) for i, size in enumerate(others, 1) if size != first)
-    raise ValueError(
-        f"masks differ in size: mask 0 is {first[0]}x{first[1]}, mask {i} is "
-        f"{other[0]}x{other[1]}; pass pad=True, pad=(H, W) or size=(H, W)"
-    )
-
-
-def _check_out(
-    out: Tensor, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
-) -> None:
-    if not isinstance(out, Tensor):
-        raise TypeError(f"out must be a tensor, not {type(out).__name__}")
-    if tuple(out.shape) != shape:
-        raise ValueError(f"out has shape {tuple(out.shape)}, the decoded batch has {shape}")
-    if out.dtype != dtype:
-        raise ValueError(f"out has dtype {out.dtype}, but dtype={dtype} was asked for")
-    if out.device != device:
-        raise ValueError(f"out is on {out.device}, the batch is on {device}")
-    if not out.is_contiguous():
-        raise ValueError(f"out must be contiguous, but has strides {out.stride()}")

@@ -367,7 +367,7 @@ def test_image_sizes(backend):
 
 
 def test_repr():
-    assert repr(BATCH) == f"RLEBatch(9 masks, 12x17, {BATCH.data.numel() / 1000:.1f} kB, cpu)"
+    assert repr(BATCH) == f"RLEBatch(9 masks, 12x17, {BATCH.data.numel()} bytes, cpu)"
     assert "3 images, 12 masks, up to 12x40" in repr(GROUPED)
     assert "0 masks" in repr(BATCH[:0])
 
