@@ -10,9 +10,9 @@ namespace {
 
 // Adds up groups of 16 counts as long as all are of one character and certainly in [0, 2**31);
 // returns where they end.
+#if SA1B_GROUPS_OF_16
 const uint8_t* sum_groups(const uint8_t* at, const uint8_t* end, int64_t* older, int64_t* newer,
                           uint64_t* sum) {
-#if SA1B_GROUPS_OF_16
   const __m128i zero = _mm_setzero_si128();
   __m128i base = group_base(static_cast<uint32_t>(*older), static_cast<uint32_t>(*newer));
   __m128i sums = zero;
@@ -37,9 +37,13 @@ const uint8_t* sum_groups(const uint8_t* at, const uint8_t* end, int64_t* older,
   *older = last[0];
   *newer = last[1];
   *sum += halves[0] + halves[1];
-#endif
   return at;
 }
+#else
+const uint8_t* sum_groups(const uint8_t* at, const uint8_t*, int64_t*, int64_t*, uint64_t*) {
+  return at;
+}
+#endif
 
 bool is_valid(const Mask& mask) {
   const uint64_t pixels = mask.pixels();
