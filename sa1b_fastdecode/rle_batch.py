@@ -335,7 +335,7 @@ class RLEBatch:
             _raise_mixed_sizes(batch)
 
         shape = (*leading, height, width)
-        threads = _read_num_threads(num_threads)
+        threads = read_num_threads(num_threads)
         resize = size is not None
         if out is None:
             decoded: Tensor = _decode(
@@ -474,7 +474,7 @@ def _read_pad(pad: Any, height: int, width: int) -> tuple[int, int]:
     return padded
 
 
-def _read_num_threads(num_threads: int | None) -> int:
+def read_num_threads(num_threads: int | None) -> int:
     """Return 0 for torch's own setting, which is 1 inside a DataLoader's workers."""
     if num_threads is None:
         return 0
