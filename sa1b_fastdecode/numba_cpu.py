@@ -8,6 +8,8 @@ Numba's own thread pools abort when several Python threads call at once, or kill
 from __future__ import annotations
 
 import ctypes
+import mmap
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -960,4 +962,56 @@ def encode(
                 strip_states[item] = state
 
     _in_threads(work, threads)
-    ...
+    heads, tails = _join_strips(strip_states, strips, pixels)
+    num_chars = int(lengths.sum(dtype=np.int64)) + sum(map(len, heads)) + sum(map(len, tails))
+    num_words = 3 * num_masks + 1
+    block = np.empty(8 * num_words + num_chars, np.uint8)
+    words = block[: 8 * num_words].view(np.int64)
+    words[: 2 * num_masks].reshape(-1, 2)[:] = sides
+    offsets = words[2 * num_masks :]
+    offsets[0] = at = 8 * num_words
+    if strips == 1:
+        np.cumsum(lengths, out=offsets[1:], dtype=np.int64)
+        offsets[1:] += at
+    for item in range(items):
+        stream = streams[item % threads]
+        if strips == 1:
+            first_mask = item * masks_per_item
+            stop_mask = min(first_mask + masks_per_item, num_masks)
+            stream.read(block[offsets[first_mask] : offsets[stop_mask]])
+            continue
+        at = _place(block, at, heads[item])
+        end = at + int(lengths[item])
+        stream.read(block[at:end])
+        at = end
+        if (item + 1) % strips == 0:
+            at = _place(block, at, tails[item // strips])
+            offsets[item // strips + 1] = at
+    return block
+
+
+def _place(block: Array, at: int, chars: bytes) -> int:
+    block[at : at + len(chars)] = np.frombuffer(chars, np.uint8)
+    return at + len(chars)
+
+
+def _join_strips(states: Array, strips: int, pixels: int) -> tuple[list[bytes], list[bytes]]:
+    """Return what must come before the characters of each strip, and after those of each mask."""
+    heads, tails = [], []
+    chars = np.empty(3 * _MAX_CHARS_PER_COUNT, np.uint8)
+    for item in range(len(states)):
+        if item % strips == 0:
+            joined = np.zeros(_STATE_SIZE, np.int64)
+            joined[_FIRST] = 1
+        state, out = states[item], 0
+        num_heads = 3 - int(state[_HEADS_LEFT])
+        for position in state[_HEADS : _HEADS + num_heads]:
+            out = _put_boundary(chars, out, joined, position)
+        heads.append(chars[:out].tobytes())
+        if num_heads == 3:
+            joined[:] = state
+            joined[_HEADS_LEFT] = 0
+        if (item + 1) % strips == 0:
+            out = _put_boundary(chars, 0, joined, pixels)
+            tails.append(chars[:out].tobytes())
+    return heads, tails

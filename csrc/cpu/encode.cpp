@@ -1,4 +1,5 @@
-// Encodes dense masks: finds the boundaries of runs in column-major order and writes their distances.
+// Encodes dense masks: finds the boundaries of runs in column-major order and writes their
+// distances.
 //
 // The input is read once, 64 elements at a time, each group becoming a word of bits; reading it is
 // the bound. A boundary is a bit that differs from the one before it.
@@ -271,12 +272,12 @@ void walk_columns(const Plane& plane, int64_t begin, int64_t end, T value_bits,
 struct Plan {
   Plan(const Dense& dense, int num_threads);
 
-  int64_t h, w;                     // of a mask; one long column where no gaps part its columns
+  int64_t h, w;  // of a mask; one long column where no gaps part its columns
   int64_t row_stride, column_stride;
   bool by_rows;
-  int64_t strips = 1;               // of each mask
-  int64_t strip_size;               // in columns, or in positions if not by rows
-  int64_t masks_per_item = 1;       // an item is one strip, or this many whole masks
+  int64_t strips = 1;          // of each mask
+  int64_t strip_size;          // in columns, or in positions if not by rows
+  int64_t masks_per_item = 1;  // an item is one strip, or this many whole masks
   int64_t items;
   int threads;
 };
@@ -303,8 +304,7 @@ Plan::Plan(const Dense& dense, int num_threads)
     threads = static_cast<int>(std::min<int64_t>(threads, kScratchBytes / group_bytes));
   }
   // Two strips for each thread, if there are not enough masks.
-  const int64_t wanted =
-      threads == 1 ? 1 : (2 * threads + dense.num_masks - 1) / dense.num_masks;
+  const int64_t wanted = threads == 1 ? 1 : (2 * threads + dense.num_masks - 1) / dense.num_masks;
   if (by_rows) {
     const int64_t fitting = kScratchBytes / threads / group_bytes;
     const int64_t groups = (w + 63) / 64;
@@ -315,7 +315,7 @@ Plan::Plan(const Dense& dense, int num_threads)
     strip_size = std::max((pixels + wanted - 1) / wanted, kMinStripPixels);
     strips = std::max<int64_t>(1, (pixels + strip_size - 1) / strip_size);
   }
-  if (strips == 1) masks_per_item = (dense.num_masks + kMaxItems - 1) / kMaxItems;
+  if (strips == 1) masks_per_item = std::max<int64_t>(1, dense.num_masks / kMaxItems);
   items = strips > 1 ? dense.num_masks * strips
                      : (dense.num_masks + masks_per_item - 1) / masks_per_item;
   threads = static_cast<int>(std::min<int64_t>(threads, items));
