@@ -50,6 +50,9 @@ _FRESH_BYTES = 4 << 20
 # No machine has more; below it sizes do not overflow on their way to the allocator.
 _MAX_BYTES = 1 << 56
 
+# From here on memory for the header of a block is no matter of course.
+_MANY_MASKS = 1 << 20
+
 # Status codes of csrc/launch.h.
 _OK, _BAD_HEADER, _BAD_PLANE, _BAD_WINDOW = -1, -2, -3, -4
 
@@ -224,6 +227,9 @@ def encode_memory(
     """Encode masks ``(N, H, W)`` or ``(H, W)`` that lie at an address; strides are in bytes."""
     height, width = shape[-2:]
     num_masks, mask_stride = (shape[0], strides[0]) if len(shape) == 3 else (1, 0)
+    if num_masks > _MANY_MASKS:
+        # An expanded tensor may show more masks than memory holds: then fail before the work.
+        bytearray(min(24 * num_masks, _MAX_BYTES))
     block = dispatch.kernels("cpu").encode(
         address,
         num_masks,
