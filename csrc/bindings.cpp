@@ -148,6 +148,30 @@ int64_t decompress(uintptr_t data, int64_t num_bytes, int64_t num_masks, uintptr
                                pointer<int64_t>(count_offsets));
 }
 
+// A block of RLEBatch, or None if no mask has that shape.
+py::object encode(uintptr_t data, int64_t num_masks, int64_t h, int64_t w, int64_t mask_stride,
+                  int64_t row_stride, int64_t column_stride, int item_size, uint64_t value_bits,
+                  int num_threads) {
+  sa1b::cpu::Encoded encoded;
+  int64_t status;
+  {
+    py::gil_scoped_release release;
+    status = sa1b::cpu::encode({pointer<const uint8_t>(data), num_masks, h, w, mask_stride,
+                                row_stride, column_stride, item_size, value_bits},
+                               num_threads, &encoded);
+  }
+  if (status != sa1b::kOk) return py::none();
+  auto block = py::reinterpret_steal<py::object>(
+      PyByteArray_FromStringAndSize(nullptr, encoded.num_bytes()));
+  if (!block) throw py::error_already_set();
+  auto* const to = reinterpret_cast<uint8_t*>(PyByteArray_AS_STRING(block.ptr()));
+  {
+    py::gil_scoped_release release;
+    encoded.write(to);
+  }
+  return block;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -163,4 +187,5 @@ PYBIND11_MODULE(_C, m) {
   m.def("validate", &validate);
   m.def("compress", &compress);
   m.def("decompress", &decompress);
+  m.def("encode", &encode);
 }

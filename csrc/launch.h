@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 #include "rle_format.h"
 
@@ -12,6 +13,7 @@ constexpr int64_t kOk = -1;
 constexpr int64_t kBadHeader = -2;  // sizes or offsets that do not fit the block
 constexpr int64_t kBadPlane = -3;   // a plane that shows no mask of the batch
 constexpr int64_t kBadWindow = -4;  // a crop outside its mask, or a plane smaller than its mask
+constexpr int64_t kBadShape = -5;   // sizes that no mask has
 
 // What `decode` writes: `num_planes` planes of `out_h` rows and `out_w` columns.
 struct Decode {
@@ -24,6 +26,15 @@ struct Decode {
   int item_size;  // 1, 2 or 4
   uint32_t one;   // the bits of an element inside the mask; outside it is all zero bits
   bool fresh;     // `out` is a ZeroPages block that nobody has written to
+};
+
+// What `encode` reads: masks of elements, of which each is foreground or background.
+struct Dense {
+  const uint8_t* data;  // element (0, 0, 0) of [num_masks][h][w] elements of item_size bytes
+  int64_t num_masks, h, w;
+  int64_t mask_stride, row_stride, column_stride;  // in bytes, of any sign, zero included
+  int item_size;                                   // 1, 2, 4 or 8
+  uint64_t value_bits;  // an element is foreground if any of these bits is set
 };
 
 namespace cpu {
@@ -51,6 +62,22 @@ void compress(const uint32_t* counts,        // [count_offsets[N]]
 int64_t decompress(const Batch& batch,
                    uint32_t* counts,         // [characters in the batch]
                    int64_t* count_offsets);  // [N+1]
+
+// Encoded masks. How long their strings are is known only at the end, so they are held here until
+// there is a block to put them into.
+class Encoded {
+ public:
+  Encoded();
+  ~Encoded();
+
+  int64_t num_bytes() const;   // of the block
+  void write(uint8_t* block);  // [num_bytes], 8-byte aligned; once: gives its memory back meanwhile
+
+  struct State;
+  std::unique_ptr<State> state;
+};
+
+int64_t encode(const Dense& dense, int num_threads, Encoded* encoded);
 
 }  // namespace cpu
 }  // namespace sa1b

@@ -43,3 +43,16 @@ def compress(
 def decompress(
     data: int, num_bytes: int, num_masks: int, counts: int, count_offsets: int, /
 ) -> int: ...
+def encode(
+    data: int,
+    num_masks: int,
+    h: int,
+    w: int,
+    mask_stride: int,
+    row_stride: int,
+    column_stride: int,
+    item_size: int,
+    value_bits: int,
+    num_threads: int,
+    /,
+) -> bytearray | None: ...

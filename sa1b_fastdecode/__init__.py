@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sa1b_fastdecode.dispatch import active_backend, backends
-    from sa1b_fastdecode.ops import decode_rle_batch, mask_area, mask_bbox, mask_centroid
+    from sa1b_fastdecode.ops import (
+        decode_rle_batch,
+        encode_masks,
+        mask_area,
+        mask_bbox,
+        mask_centroid,
+    )
     from sa1b_fastdecode.pack import pack_rles
     from sa1b_fastdecode.rle_batch import RLEBatch
 
@@ -23,6 +29,7 @@ _HOME = {
     "active_backend": "dispatch",
     "backends": "dispatch",
     "decode_rle_batch": "ops",
+    "encode_masks": "ops",
     "mask_area": "ops",
     "mask_bbox": "ops",
     "mask_centroid": "ops",
@@ -35,6 +42,7 @@ __all__ = [
     "active_backend",
     "backends",
     "decode_rle_batch",
+    "encode_masks",
     "mask_area",
     "mask_bbox",
     "mask_centroid",

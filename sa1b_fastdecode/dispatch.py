@@ -133,7 +133,7 @@ def _choose(device_type: str) -> tuple[str, ModuleType]:
         devices = ", ".join(sorted({repr(entry.device) for entry in _TABLE}))
         raise RuntimeError(
             f"device {device_type!r} has no backend in this build; devices with one: {devices}. "
-            "Decode with device='cpu' and move the result."
+            "Use device='cpu' and move the result."
         )
     why = "forced backend is unavailable" if forced else "no backend is available"
     raise RuntimeError(f"{why} for device {device_type!r}: {'; '.join(reasons)}")

@@ -25,12 +25,33 @@ ELEMENTS = {
     torch.float32: (4, 0x3F800000),
 }
 
+# What `encode` reads: bytes of an element, and those of its bits that make it foreground. A float's
+# sign is none of them, so -0.0 is background.
+VALUES = {
+    torch.bool: (1, 0xFF),
+    torch.uint8: (1, 0xFF),
+    torch.int8: (1, 0xFF),
+    torch.uint16: (2, 0xFFFF),
+    torch.int16: (2, 0xFFFF),
+    torch.uint32: (4, 0xFFFF_FFFF),
+    torch.int32: (4, 0xFFFF_FFFF),
+    torch.uint64: (8, 0xFFFF_FFFF_FFFF_FFFF),
+    torch.int64: (8, 0xFFFF_FFFF_FFFF_FFFF),
+    torch.float16: (2, 0x7FFF),
+    torch.bfloat16: (2, 0x7FFF),
+    torch.float32: (4, 0x7FFF_FFFF),
+    torch.float64: (8, 0x7FFF_FFFF_FFFF_FFFF),
+}
+
 # Outputs from this size on get memory of their own from the kernels: fresh pages that read as zero,
 # of which only those inside a mask's box are ever written.
 _FRESH_BYTES = 4 << 20
 
 # No machine has more; below it sizes do not overflow on their way to the allocator.
 _MAX_BYTES = 1 << 56
+
+# From here on memory for the header of a block is no matter of course.
+_MANY_MASKS = 1 << 20
 
 # Status codes of csrc/launch.h.
 _OK, _BAD_HEADER, _BAD_PLANE, _BAD_WINDOW = -1, -2, -3, -4
@@ -193,6 +214,58 @@ def _region(index: int, columns: int, dtype: torch.dtype) -> tuple[Any, Any]:
     return cpu, fake
 
 
+def encode_memory(
+    address: int,
+    shape: Sequence[int],
+    strides: Sequence[int],
+    item_size: int,
+    value_bits: int,
+    num_threads: int,
+) -> Tensor:
+    """Encode masks ``(N, H, W)`` or ``(H, W)`` that lie at an address; strides are in bytes."""
+    height, width = shape[-2:]
+    num_masks, mask_stride = (shape[0], strides[0]) if len(shape) == 3 else (1, 0)
+    if num_masks > _MANY_MASKS:
+        # An expanded tensor may show more masks than memory holds: then fail before the work.
+        bytearray(min(24 * num_masks, _MAX_BYTES))
+    block = dispatch.kernels("cpu").encode(
+        address,
+        num_masks,
+        height,
+        width,
+        mask_stride,
+        *strides[-2:],
+        item_size,
+        value_bits,
+        num_threads or torch.get_num_threads(),
+    )
+    if block is None:
+        raise ValueError(f"masks are {height}x{width}; a mask has fewer than 2**32 pixels")
+    return torch.frombuffer(block, dtype=torch.uint8)
+
+
+def check_masks(masks: Tensor) -> None:
+    """Raise TypeError or ValueError for a tensor that cannot hold masks."""
+    if masks.dtype not in VALUES:
+        raise TypeError(f"masks must be bool, integers or floats, not {masks.dtype}")
+    if masks.dim() not in (2, 3):
+        raise ValueError(f"masks must have shape (N, H, W) or (H, W), not {tuple(masks.shape)}")
+
+
+def _encode(masks: Tensor, num_threads: int) -> Tensor:
+    check_masks(masks)
+    item_size, value_bits = VALUES[masks.dtype]
+    strides = [item_size * stride for stride in masks.stride()]
+    return encode_memory(masks.data_ptr(), masks.shape, strides, item_size, value_bits, num_threads)
+
+
+def _encode_fake(masks: Tensor, num_threads: int) -> Tensor:
+    check_masks(masks)
+    num_bytes = torch.library.get_ctx().new_dynamic_size(min=8)
+    return masks.new_empty((num_bytes,), dtype=torch.uint8)
+
+
+_register("encode(Tensor masks, int num_threads) -> Tensor", _encode, _encode_fake)
 _register(
     "decode(Tensor data, SymInt num_masks, Tensor? planes, Tensor? crops, bool resize, "
     "SymInt[] shape, ScalarType dtype, int num_threads) -> Tensor",

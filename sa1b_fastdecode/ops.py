@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from sa1b_fastdecode.arguments import Pad
+from sa1b_fastdecode import dispatch, library
+from sa1b_fastdecode.arguments import Pad, read_num_threads
 from sa1b_fastdecode.pack import pack_rles
+from sa1b_fastdecode.rle_batch import RLEBatch
+
+_encode = torch.ops.sa1b_fastdecode.encode.default
 
 
 def decode_rle_batch(
@@ -104,3 +109,77 @@ def mask_centroid(rles: Any) -> Tensor:
     tensor([[0.5000, 0.5000]])
     """
     return pack_rles(rles).centroid()
+
+
+def encode_masks(masks: Any, *, num_threads: int | None = None) -> RLEBatch:
+    """Encode dense masks as COCO RLE.
+
+    Every element that is not zero is foreground. The strings are the canonical ones, equal byte by
+    byte to what ``pycocotools.mask.encode`` makes of the same masks as 0 and 1.
+
+    Args:
+        masks: ``(N, H, W)``, or ``(H, W)`` for a batch of one: a torch tensor, a NumPy array, or
+            what NumPy can view as an array, such as a PIL image. bool, integers of any size,
+            float16, bfloat16, float32 or float64; NaN is foreground, -0.0 background. Any strides
+            (row-major, column-major, permuted, sliced, expanded, negative): nothing is copied.
+        num_threads: default: torch's setting, which is 1 in a DataLoader's workers.
+
+    Returns:
+        RLEBatch: N masks of H x W, flat, on the CPU.
+
+    Raises:
+        ValueError: a wrong number of dimensions, or masks of 2**32 pixels or more.
+        TypeError: not an array, or elements of another type, such as complex ones.
+        RuntimeError: nothing in this build encodes on the device of ``masks``.
+
+    Note:
+        Bit-identical on every backend. No more memory than the result and 16 MB.
+
+    Example:
+        >>> import sa1b_fastdecode as fd
+        >>> batch = fd.encode_masks(torch.tensor([[False, True, False], [True, False, False]]))
+        >>> batch.to_coco("list")
+        [{'size': [2, 3], 'counts': [1, 2, 3]}]
+    """
+    threads = read_num_threads(num_threads)
+    if isinstance(masks, Tensor):
+        if masks.layout != torch.strided:
+            raise TypeError(f"masks must be a dense tensor, not one of layout {masks.layout}")
+        library.check_masks(masks)
+        if masks.device.type != "cpu":
+            dispatch.kernels(masks.device.type)
+        block = _encode(masks, threads)
+    else:
+        masks = _as_array(masks)
+        block = _encode_array(masks, threads)
+    height, width = masks.shape[-2:]
+    num_masks = masks.shape[0] if masks.ndim == 3 else 1
+    if num_masks == 0:
+        height = width = 0
+    return RLEBatch._known(block, num_masks, height, width, True)
+
+
+def _as_array(masks: Any) -> np.ndarray[Any, Any]:
+    """Return what is an array, or can show itself as one, as an array."""
+    if isinstance(masks, np.ndarray):
+        return masks
+    if not any(hasattr(masks, name) for name in ("__array__", "__array_interface__")):
+        raise TypeError(f"masks must be a tensor or an array, not {type(masks).__name__}")
+    return np.asarray(masks)
+
+
+def _encode_array(masks: np.ndarray[Any, Any], num_threads: int) -> Tensor:
+    """Encode an array where it lies. As a tensor it could have no negative stride."""
+    dtype, item_size = masks.dtype, masks.dtype.itemsize
+    if dtype.kind not in "biuf" or item_size > 8:
+        raise TypeError(f"masks must be bool, integers or floats, not {dtype}")
+    if masks.ndim not in (2, 3):
+        raise ValueError(f"masks must have shape (N, H, W) or (H, W), not {masks.shape}")
+    value_bits = (1 << 8 * item_size) - 1
+    if dtype.kind == "f":
+        value_bits >>= 1  # the sign
+    if not dtype.isnative:
+        value_bits = int.from_bytes(value_bits.to_bytes(item_size, "little"), "big")
+    return library.encode_memory(
+        masks.ctypes.data, masks.shape, masks.strides, item_size, value_bits, num_threads
+    )

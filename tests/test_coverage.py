@@ -14,7 +14,7 @@ from hypothesis import given
 
 import sa1b_fastdecode as fd
 from sa1b_fastdecode import RLEBatch, dispatch
-from sa1b_fastdecode.library import ELEMENTS
+from sa1b_fastdecode.library import ELEMENTS, VALUES
 
 # Which test runs each operator; it must take the fixture `backend`.
 TEST_OF_OPERATOR = {
@@ -23,6 +23,7 @@ TEST_OF_OPERATOR = {
     "area": test_conformance.test_regions,
     "bbox": test_conformance.test_regions,
     "centroid": test_conformance.test_regions,
+    "encode": test_conformance.test_encode,
 }
 
 # Where the arguments of the operators come from: from the batch, or from keywords of `decode`.
@@ -36,6 +37,7 @@ KEYWORDS_OF_ARGUMENT = {
     "dtype": ("dtype",),
     "out": ("out",),
     "num_threads": ("num_threads",),
+    "masks": (),
 }
 
 # Functions of the package that compute something, and the operators behind them.
@@ -44,6 +46,7 @@ OPERATORS_OF_FUNCTION = {
     "mask_area": ("area",),
     "mask_bbox": ("bbox",),
     "mask_centroid": ("centroid",),
+    "encode_masks": ("encode",),
 }
 NOT_OPERATORS = {"RLEBatch", "__version__", "active_backend", "backends", "pack_rles"}
 
@@ -115,6 +118,16 @@ def test_every_argument_of_the_operators_is_known():
 def test_regions_are_parametrised(operator):
     assert operator in parameters(test_conformance.test_regions, "operator")
     assert callable(getattr(RLEBatch, operator))
+
+
+def test_every_dtype_and_layout_is_encoded():
+    assert set(parameters(test_conformance.test_encode, "dtype")) == set(VALUES)
+    assert set(ELEMENTS) <= set(VALUES)
+    layouts = list(test_conformance.LAYOUTS.values())
+    for test in (test_conformance.test_encode, test_conformance.test_encode_sizes):
+        assert parameters(test, "arrange") == layouts
+    assert {1} < set(parameters(test_conformance.test_encode_split_masks, "num_threads"))
+    assert keywords(fd.encode_masks) == {"masks", "num_threads"}
 
 
 def test_methods_and_function_have_the_same_keywords():

@@ -25,7 +25,7 @@ def test_docstrings(name):
 
 def test_the_public_functions_have_examples():
     functions = ("decode_rle_batch", "pack_rles", "mask_area", "mask_bbox", "mask_centroid")
-    for name in functions:
+    for name in (*functions, "encode_masks"):
         assert ">>> " in getattr(sa1b_fastdecode, name).__doc__, name
 
 

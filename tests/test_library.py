@@ -1,9 +1,12 @@
 """The operators as torch sees them: schemas, fake kernels, compilation, inference mode."""
 
+import warnings
+
 import draws
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 import sa1b_fastdecode as fd
 from sa1b_fastdecode.library import ELEMENTS
@@ -51,6 +54,23 @@ def test_opcheck_regions(backend, name, batch):
     torch.library.opcheck(getattr(ops, name).default, (batch.data, batch.num_masks))
 
 
+ENCODE_SAMPLES = {
+    "rows": FLAT.decode(),
+    "columns": FLAT.decode().transpose(1, 2).contiguous().transpose(1, 2),
+    "one": FLAT.decode()[0],
+    "sliced": FLAT.decode(dtype=torch.float32)[::2, 1:, ::3],
+    "expanded": FLAT.decode(dtype=torch.bool)[:1].expand(4, 12, 17),
+    "nothing": EMPTY.decode(),
+    "long": FLAT.decode().long(),
+}
+
+
+@pytest.mark.parametrize("sample", ENCODE_SAMPLES)
+@pytest.mark.parametrize("num_threads", [0, 1, 2])
+def test_opcheck_encode(backend, sample, num_threads):
+    torch.library.opcheck(ops.encode.default, (ENCODE_SAMPLES[sample], num_threads))
+
+
 # --- Fake tensors
 
 
@@ -73,6 +93,16 @@ def test_meta_regions(name):
         meta = getattr(ops, name)(batch.data.to("meta"), batch.num_masks)
         assert (meta.shape, meta.dtype) == (real.shape, real.dtype)
         assert meta.device.type == "meta"
+
+
+def test_fake_encode_has_a_size_that_is_not_known():
+    masks = FLAT.decode()
+    shape_env = ShapeEnv(allow_dynamic_output_shape_ops=True)
+    with FakeTensorMode(shape_env=shape_env) as mode:
+        fake = ops.encode(mode.from_tensor(masks), 1)
+    assert fake.dim() == 1
+    assert isinstance(fake.shape[0], torch.SymInt)
+    assert (fake.dtype, fake.device.type) == (torch.uint8, "cpu")
 
 
 def test_meta_decode():
@@ -167,6 +197,28 @@ def test_compiled_crop_outside_still_raises(compiler):
         compiled(FLAT, window)
 
 
+def test_compiled_encode(compiler):
+    """The size of the block is read from the result, so the compiler must be allowed that."""
+    masks = ENCODE_SAMPLES["sliced"]
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        compiled = compile_whole(lambda masks: ops.encode(masks, 1) + 1, compiler)
+        assert torch.equal(compiled(masks), ops.encode(masks, 1) + 1)
+
+
+def test_compiled_encode_masks(compiler):
+    """In one graph if the compiler may have sizes that depend on data, else beside the graphs."""
+    for masks in (ENCODE_SAMPLES["rows"], ENCODE_SAMPLES["sliced"], ENCODE_SAMPLES["one"]):
+        expected = fd.encode_masks(masks).area() * 2
+        with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+            compiled = compile_whole(lambda masks: fd.encode_masks(masks).area() * 2, compiler)
+            assert torch.equal(compiled(masks), expected)
+        torch.compiler.reset()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the compiler says that it does not know our kernels
+            compiled = torch.compile(lambda m: fd.encode_masks(m).area() * 2, backend=compiler)
+            assert torch.equal(compiled(masks), expected)
+
+
 @pytest.mark.timeout(110)
 @pytest.mark.filterwarnings("default::DeprecationWarning")  # what torch itself still uses
 def test_inductor():
@@ -188,6 +240,8 @@ def test_inference_mode(backend):
         batch = fd.pack_rles(FLAT.to_coco())
         parts = [batch[2:4], batch[[0]], fd.RLEBatch.cat([batch])]
         areas = [part.area().tolist() for part in parts]
+        encoded = fd.encode_masks(result)
+    assert encoded == FLAT
     assert torch.equal(result, expected)
     assert torch.equal(out, expected)
     assert areas == [part.area().tolist() for part in (FLAT[2:4], FLAT[[0]], FLAT)]
@@ -196,6 +250,11 @@ def test_inference_mode(backend):
 def test_results_need_no_gradient(backend):
     assert not FLAT.decode(dtype=torch.float32).requires_grad
     assert not FLAT.centroid().requires_grad
+    masks = FLAT.decode(dtype=torch.float32).requires_grad_()
+    for some in (masks, masks * 2, torch.nn.Parameter(masks)):
+        batch = fd.encode_masks(some)
+        assert batch == FLAT
+        assert not batch.data.requires_grad
 
 
 @pytest.mark.parametrize("batch", [FLAT, GROUPED], ids=["flat", "grouped"])
@@ -212,6 +271,10 @@ def test_default_device_changes_nothing(backend, batch):
             packed.decode(crop=[1, 1, 2, 2]),
         )
         selected = packed.decode(select=[0])
+        encoded = fd.encode_masks(results[0]) if results[0].dim() == 3 else packed.flat()
+        encoded_array = fd.encode_masks(results[0].flatten(0, -3).numpy())
+    assert encoded == batch.flat()
+    assert encoded_array.area().sum() == batch.area().sum()
     for result, wanted in zip(results, expected, strict=True):
         assert result.device.type == "cpu"
         assert torch.equal(result, wanted)

@@ -551,6 +551,70 @@ def test_image_sizes_of_a_flat_batch(backend):
         fd.pack_rles([GOOD], image_sizes=[(4, 5)])
 
 
+# --- encode_masks
+
+
+@pytest.mark.parametrize(
+    ("masks", "kind", "message"),
+    [
+        (None, TypeError, "tensor or an array, not NoneType"),
+        ([[0, 1], [1, 0]], TypeError, "tensor or an array, not list"),
+        (b"0101", TypeError, "tensor or an array, not bytes"),
+        ("0101", TypeError, "tensor or an array, not str"),
+        (BATCH, TypeError, "tensor or an array, not RLEBatch"),
+        (GOOD, TypeError, "tensor or an array, not dict"),
+        (torch.zeros(3, 3, dtype=torch.complex64), TypeError, "not torch.complex64"),
+        (np.zeros((3, 3), np.complex128), TypeError, "not complex128"),
+        (np.zeros((3, 3), object), TypeError, "not object"),
+        (np.zeros((3, 3), "U1"), TypeError, "not <U1"),
+        (np.zeros((3, 3), "M8[s]"), TypeError, "not datetime64"),
+        (np.zeros((3, 3), np.longdouble), TypeError, "not float128"),
+        (np.zeros((3, 3), "V1"), TypeError, "not "),
+        (np.zeros((3, 3), [("a", "u1")]), TypeError, "not "),
+        (torch.zeros(3, 3).to_sparse(), TypeError, "torch.sparse_coo"),
+        (torch.zeros(3, 3, dtype=torch.float8_e5m2), TypeError, "not torch.float8_e5m2"),
+        (torch.zeros(9), ValueError, r"\(N, H, W\) or \(H, W\), not \(9,\)"),
+        (torch.zeros(()), ValueError, r"not \(\)"),
+        (torch.zeros(1, 2, 3, 4), ValueError, r"not \(1, 2, 3, 4\)"),
+        (np.zeros(9), ValueError, r"not \(9,\)"),
+        (np.float32(1), ValueError, r"not \(\)"),
+        (np.zeros((1, 2, 3, 4)), ValueError, r"not \(1, 2, 3, 4\)"),
+        (torch.zeros(1, 1).expand(2**16, 2**16), ValueError, "65536x65536.*fewer than 2"),
+        (torch.zeros(1, 1, 1).expand(0, 2**16, 2**16), ValueError, "65536x65536"),
+        (np.broadcast_to(np.uint8(0), (1, 2**31, 3)), ValueError, "2147483648x3"),
+        (torch.zeros(0, 2**40), ValueError, "0x1099511627776"),
+        (np.zeros((2**40, 0), np.uint8), ValueError, "1099511627776x0"),
+    ],
+)
+def test_not_masks(backend, masks, kind, message):
+    with pytest.raises(kind, match=message):
+        fd.encode_masks(masks)
+
+
+@pytest.mark.parametrize("num_threads", [0, -1])
+def test_no_threads_to_encode(backend, num_threads):
+    with pytest.raises(ValueError, match="at least 1"):
+        fd.encode_masks(np.ones((3, 3)), num_threads=num_threads)
+
+
+def test_more_masks_than_any_memory_holds(backend):
+    with pytest.raises(MemoryError):
+        fd.encode_masks(torch.zeros(1, 0, 5).expand(2**50, 0, 5))
+
+
+def test_masks_on_devices_without_kernels(backend):
+    with pytest.raises(RuntimeError, match=r"meta.*device='cpu'"):
+        fd.encode_masks(torch.zeros(3, 3, device="meta"))
+
+
+def test_operator_of_encode_called_directly(backend):
+    encode = torch.ops.sa1b_fastdecode.encode
+    with pytest.raises(TypeError, match="complex"):
+        encode(torch.zeros(3, 3, dtype=torch.complex64), 1)
+    with pytest.raises(ValueError, match="shape"):
+        encode(torch.zeros(3), 1)
+
+
 # --- Devices
 
 

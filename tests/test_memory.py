@@ -199,6 +199,59 @@ for form in (rles, texts, [rles, texts], tuple(texts)):
     )
 
 
+ORDERS = {
+    "rows": "np.ascontiguousarray(masks)",
+    "columns": "np.ascontiguousarray(masks.transpose(0, 2, 1)).transpose(0, 2, 1)",
+    "gaps": "np.repeat(masks, 2, axis=2)[:, :, ::2]",
+    "masks_last": "np.ascontiguousarray(masks.transpose(1, 2, 0)).transpose(2, 0, 1)",
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_encode(backend, order):
+    """Noise, whose strings take as much as its pixels; floats; threads that share one mask."""
+    run(
+        backend,
+        f"""
+def check_encode(name, masks, **arguments):
+    masks = {ORDERS[order]}
+    fd.encode_masks(masks[:1, :99, :99])
+    peak, batch = peak_of(lambda: fd.encode_masks(masks, **arguments))
+    own = batch.data.numel()
+    assert peak - own <= {LIMIT}, f"{{name}}: {{(peak - own) / 1e6:.1f}} MB and {{own / 1e6:.1f}} MB"
+    return own
+
+rng = np.random.default_rng(0)
+noise = rng.integers(0, 2, (1, 5000, 7072), np.uint8)
+for num_threads in (1, 2, 16, 1000):
+    own = check_encode(num_threads, noise, num_threads=num_threads)
+    assert own > 15e6
+many = rng.integers(0, 2, (24, 1500, 1000), np.uint8)
+for num_threads in (1, 2, 16):
+    own = check_encode("many", many, num_threads=num_threads)
+    assert own > 15e6
+check_encode("floats", many[:4].astype(np.float32))
+check_encode("small", rng.integers(0, 2, (500_000, 3, 4), np.uint8))
+check_encode("boxes", np.pad(np.ones((20, 900, 900), np.uint8), ((0, 0), (9, 9), (7, 7))))
+""",
+    )
+
+
+def test_encode_the_largest_image(backend):
+    run(
+        backend,
+        f"""
+masks = np.random.default_rng(0).integers(0, 2, (7072, 7072), np.uint8)
+fd.encode_masks(masks[:70])
+peak, batch = peak_of(lambda: fd.encode_masks(masks))
+own = batch.data.numel()
+assert own > 20e6
+assert peak - own <= {LIMIT}, (peak, own)
+assert np.array_equal(batch.decode()[0].numpy(), masks)
+""",
+    )
+
+
 def test_decode_rle_batch(backend):
     run(
         backend,
@@ -220,12 +273,14 @@ def test_nothing_grows(backend, dtype):
         f"""
 rles = [box(200, 300, i) for i in range(40)]
 batch = fd.pack_rles(rles)
+noisy = np.random.default_rng(0).integers(0, 2, (40, 200, 300), np.uint8)
 def use(i):
     # Another size in each call: nothing may be kept for each size that was ever seen.
     some = fd.pack_rles(rles[: 1 + i % 40])
     some.decode(dtype=torch.{dtype}, num_threads=2)
     some.decode(dtype=torch.{dtype}, size=(1 + i % 97, 1 + i // 97))
     some.area(), some.bbox(), some.centroid(), some.to_coco("list"), some[1:]
+    fd.encode_masks(noisy[: 1 + i % 40, : 1 + i % 97])
     if i % 10 == 0:
         batch.decode(dtype=torch.float32, size=(300 + i % 50, 301))
 for i in range(1000):  # until the heap has found its size

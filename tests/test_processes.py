@@ -185,6 +185,50 @@ def test_the_gil_is_released(backend):
     assert any(start + margin < moment < end - margin for moment in ticks)
 
 
+def test_the_gil_is_released_while_encoding(backend):
+    """Another Python thread goes on counting in the middle of the call."""
+    masks = np.random.default_rng(0).integers(0, 2, (4, 3000, 4000), np.uint8)
+    fd.encode_masks(masks[:, :70])  # compiles
+    ticks, stop = [], threading.Event()
+
+    def watch():
+        while not stop.is_set():
+            ticks.append(time.perf_counter())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    begin = time.perf_counter()
+    fd.encode_masks(masks, num_threads=1)
+    end = time.perf_counter()
+    stop.set()
+    watcher.join()
+    middle = begin + (end - begin) / 4, end - (end - begin) / 4
+    assert sum(middle[0] < tick < middle[1] for tick in ticks) > 100
+
+
+def test_encoding_in_many_threads_at_once(backend):
+    masks = EXPECTED.numpy()
+    wanted = fd.encode_masks(masks, num_threads=1)
+    layouts = [masks, np.asfortranarray(masks), masks.astype(np.float32), masks[::-1]]
+    failures = []
+
+    def work(first):
+        for i in range(first, first + 8):
+            some = layouts[i % len(layouts)]
+            batch = fd.encode_masks(some, num_threads=1 + i % 3)
+            if i % len(layouts) == 3:
+                batch = batch[np.arange(len(batch))[::-1]]
+            if batch != wanted:
+                failures.append(i)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
 @pytest.mark.parametrize("name", ["cpp", "numba"])
 def test_first_use_from_many_threads_at_once(name):
     """Backends are chosen and kernels compiled by whoever comes first."""

@@ -85,17 +85,6 @@ bool is_valid(const Mask& mask) {
   return sum == pixels;
 }
 
-uint8_t* write_value(int64_t value, uint8_t* out) {
-  for (;;) {
-    const uint32_t low = static_cast<uint32_t>(value) & kPayload;
-    value >>= kPayloadBits;
-    // Done when the rest is nothing but copies of this character's sign bit.
-    const bool more = value != ((low & kSign) ? -1 : 0);
-    *out++ = static_cast<uint8_t>(kCharBase + low + (more ? kMore : 0));
-    if (!more) return out;
-  }
-}
-
 }  // namespace
 
 int64_t validate(const Batch& batch) {
@@ -113,11 +102,9 @@ void compress(const uint32_t* counts, const int64_t* count_offsets, int64_t num_
   uint8_t* out = chars;
   char_offsets[0] = 0;
   for (int64_t i = 0; i < num_masks; ++i) {
-    const uint32_t* mask_counts = counts + count_offsets[i];
-    const int64_t n = count_offsets[i + 1] - count_offsets[i];
-    for (int64_t k = 0; k < n; ++k) {
-      out = write_value(int64_t{mask_counts[k]} - (k > 2 ? int64_t{mask_counts[k - 2]} : 0), out);
-    }
+    CountWriter writer(out);
+    for (int64_t k = count_offsets[i]; k < count_offsets[i + 1]; ++k) writer.add(counts[k]);
+    out = writer.at();
     char_offsets[i + 1] = out - chars;
   }
 }
