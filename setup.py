@@ -57,6 +57,9 @@ class OptionalBuild(BuildExtension):  # type: ignore[misc, valid-type]
         except (Exception, SystemExit) as error:
             if os.environ.get("SA1B_FASTDECODE_REQUIRE_COMPILED") == "1":
                 raise
+            # What an earlier build left would not fit the Python of this one.
+            for extension in self.extensions:
+                Path(self.get_ext_fullpath(extension.name)).unlink(missing_ok=True)
             self.extensions = []
             print(
                 f"sa1b_fastdecode: no compiled kernels ({error}); installing without them, "

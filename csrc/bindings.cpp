@@ -22,26 +22,35 @@ sa1b::Batch batch_at(uintptr_t data, int64_t num_bytes, int64_t num_masks) {
   return {pointer<const uint8_t>(data), num_bytes, num_masks};
 }
 
-// A mask of a list of RLE dicts: borrowed characters and a size.
+// One of the RLE dicts: its size and its characters, which belong to `counts`.
 struct Rle {
   int64_t h, w;
   std::string_view chars;
+  py::object counts;
 };
+
+// The value of a key, none if there is no such key. Holds a reference: looking up the next key may
+// run Python (the keys' own __eq__), which may drop the value.
+py::object find(const py::object& dict, PyObject* key) {
+  PyObject* const value = PyDict_GetItemWithError(dict.ptr(), key);
+  if (value == nullptr && PyErr_Occurred()) throw py::error_already_set();
+  return value ? py::reinterpret_borrow<py::object>(value) : py::none();
+}
 
 // Reads an RLE dict, or the one under "segmentation" of an annotation. False for anything that is
 // not of the plain form: exact dict, size of two ints, counts of bytes or ASCII text.
-bool read_rle(PyObject* item, Rle* rle) {
+bool read_rle(py::object item, Rle* rle) {
   static PyObject* const kCounts = PyUnicode_InternFromString("counts");
   static PyObject* const kSize = PyUnicode_InternFromString("size");
   static PyObject* const kSegmentation = PyUnicode_InternFromString("segmentation");
-  if (!PyDict_CheckExact(item)) return false;
-  PyObject* counts = PyDict_GetItemWithError(item, kCounts);
-  if (counts == nullptr) {
-    item = PyDict_GetItemWithError(item, kSegmentation);
-    if (item == nullptr || !PyDict_CheckExact(item)) return false;
-    counts = PyDict_GetItemWithError(item, kCounts);
-    if (counts == nullptr) return false;
+  if (!PyDict_CheckExact(item.ptr())) return false;
+  rle->counts = find(item, kCounts);
+  if (rle->counts.is_none()) {
+    item = find(item, kSegmentation);
+    if (!PyDict_CheckExact(item.ptr())) return false;
+    rle->counts = find(item, kCounts);
   }
+  PyObject* const counts = rle->counts.ptr();
   if (PyBytes_CheckExact(counts)) {
     rle->chars = {PyBytes_AS_STRING(counts), static_cast<size_t>(PyBytes_GET_SIZE(counts))};
   } else if (PyUnicode_CheckExact(counts) && PyUnicode_IS_COMPACT_ASCII(counts)) {
@@ -50,8 +59,9 @@ bool read_rle(PyObject* item, Rle* rle) {
   } else {
     return false;
   }
-  PyObject* size = PyDict_GetItemWithError(item, kSize);
-  if (size == nullptr || !(PyList_CheckExact(size) || PyTuple_CheckExact(size)) ||
+  const py::object size_object = find(item, kSize);
+  PyObject* const size = size_object.ptr();
+  if (!(PyList_CheckExact(size) || PyTuple_CheckExact(size)) ||
       PySequence_Fast_GET_SIZE(size) != 2) {
     return false;
   }
@@ -72,21 +82,15 @@ bool read_rle(PyObject* item, Rle* rle) {
 // whether all sizes are equal). None if any item is of another form; the caller then reads them
 // itself.
 py::object pack(const py::object& rles) {
-  PyObject* single = rles.ptr();
-  PyObject** items = &single;
-  Py_ssize_t n = 1;
-  if (PyList_CheckExact(single) || PyTuple_CheckExact(single)) {
-    items = PySequence_Fast_ITEMS(rles.ptr());
-    n = PySequence_Fast_GET_SIZE(rles.ptr());
-  }
+  const bool many = PyList_CheckExact(rles.ptr()) || PyTuple_CheckExact(rles.ptr());
+  // A tuple of its own: reading the dicts may run Python, which may change the list.
+  const py::tuple items = many ? py::tuple(rles) : py::make_tuple(rles);
+  const auto n = static_cast<Py_ssize_t>(items.size());
   if (n == 0) return py::none();
   std::vector<Rle> masks(n);
   int64_t num_bytes = 8 * (3 * n + 1);
   for (Py_ssize_t i = 0; i < n; ++i) {
-    if (!read_rle(items[i], &masks[i])) {
-      PyErr_Clear();
-      return py::none();
-    }
+    if (!read_rle(items[i], &masks[i])) return py::none();
     num_bytes += static_cast<int64_t>(masks[i].chars.size());
   }
   auto block = py::reinterpret_steal<py::object>(PyByteArray_FromStringAndSize(nullptr, num_bytes));

@@ -3,7 +3,7 @@
 from typing import Any
 
 class ZeroPages:
-    """Fresh memory that reads as zero; supports the buffer protocol."""
+    """Memory that reads as zero; supports the buffer protocol."""
 
     def __init__(self, num_bytes: int) -> None: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...

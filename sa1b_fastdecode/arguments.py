@@ -29,7 +29,12 @@ def _integers(values: Any, what: str) -> Tensor:
             raise TypeError(f"{what} must be integers, not {values!r}") from error
     if (table.is_floating_point() and table.numel() > 0) or table.is_complex():
         raise TypeError(f"{what} must be integers, not {table.dtype}")
-    return table if table.dtype == torch.bool else table.to(torch.int64)
+    if table.dtype == torch.bool:
+        return table
+    integers = table.to(torch.int64)
+    if table.dtype == torch.uint64 and bool((integers < 0).any()):
+        raise ValueError(f"{what} must be below 2**63")
+    return integers
 
 
 def as_indices(index: Any, num_masks: int) -> Tensor:
@@ -138,5 +143,7 @@ def check_out(
         raise ValueError(f"out has dtype {out.dtype}, but dtype={dtype} was asked for")
     if out.device != device:
         raise ValueError(f"out is on {out.device}, the batch is on {device}")
+    if out.requires_grad:
+        raise ValueError("out must not require a gradient: what it holds is overwritten")
     if not out.is_contiguous():
         raise ValueError(f"out must be contiguous, but has strides {out.stride()}")

@@ -1,7 +1,8 @@
 """Which kernels run: one ordered table, one choice per device.
 
 The first available backend of a device is used. The environment variable
-``SA1B_FASTDECODE_BACKEND`` forces one by name; a forced one that is unavailable raises.
+``SA1B_FASTDECODE_BACKEND``, read when a device is first used, forces one by name; a forced one that
+is unavailable raises. Later, and in one place only, ``use`` does the same.
 
 A backend's kernels are a module with the functions of ``_C.pyi`` (addresses and sizes in, a status
 out), so that every backend is called in the same way.
@@ -63,7 +64,7 @@ _TABLE = (
     _Entry("numba", "cpu", "sa1b_fastdecode.numba_cpu", _probe_numba),
 )
 
-_forced: str | None = os.environ.get(ENVIRONMENT_VARIABLE) or None
+_used: str | None = None  # what `use` forces at present
 _chosen: dict[str, tuple[str, ModuleType]] = {}
 
 
@@ -91,16 +92,16 @@ def kernels(device_type: str) -> Any:
 @contextlib.contextmanager
 def use(name: str) -> Iterator[None]:
     """Force a backend for as long as the context lasts, in all threads of this process."""
-    global _forced
-    before = _forced
-    _forced = name
+    global _used
+    before = _used
+    _used = name
     _chosen.clear()
     try:
         device = next((entry.device for entry in _TABLE if entry.name == name), "cpu")
         _choose(device)
         yield
     finally:
-        _forced = before
+        _used = before
         _chosen.clear()
 
 
@@ -110,12 +111,13 @@ def _device_type(device: Any) -> str:
 
 def _choose(device_type: str) -> tuple[str, ModuleType]:
     names = [entry.name for entry in _TABLE]
-    if _forced is not None and _forced not in names:
+    forced_name = _used or os.environ.get(ENVIRONMENT_VARIABLE)
+    if forced_name and forced_name not in names:
         raise ValueError(
-            f"{ENVIRONMENT_VARIABLE}={_forced!r} names no backend; there are {', '.join(names)}"
+            f"{ENVIRONMENT_VARIABLE}={forced_name!r} names no backend; there are {', '.join(names)}"
         )
     candidates = [entry for entry in _TABLE if entry.device == device_type]
-    forced = [entry for entry in candidates if entry.name == _forced]
+    forced = [entry for entry in candidates if entry.name == forced_name]
     reasons: list[str] = []
     for entry in forced or candidates:
         available, detail = entry.probe()

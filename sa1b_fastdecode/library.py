@@ -43,8 +43,8 @@ VALUES = {
     torch.float64: (8, 0x7FFF_FFFF_FFFF_FFFF),
 }
 
-# Outputs from this size on get memory of their own from the kernels: fresh pages that read as zero,
-# of which only those inside a mask's box are ever written.
+# Outputs from this size on get their memory from the kernels' ZeroPages: it reads as zero, so that
+# only what lies inside a mask's box is ever written.
 _FRESH_BYTES = 4 << 20
 
 # No machine has more; below it sizes do not overflow on their way to the allocator.
@@ -186,6 +186,9 @@ def _decode_out(
 ) -> None:
     if not out.is_contiguous() or out.dim() < 2 or out.dtype not in ELEMENTS:
         raise ValueError("out must be contiguous, of two dimensions or more and a supported dtype")
+    if not out.is_inference():
+        # What autograd saved of it is no longer there; backward must say so.
+        torch.autograd.graph.increment_version(out)
     _run_decode(
         data, num_masks, planes, crops, resize, out.shape, out.dtype, out, False, num_threads
     )

@@ -969,7 +969,7 @@ def encode(
             if strips > 1:
                 strip_states[item] = state
 
-    _in_threads(work, threads)
+    _in_threads(threads, work)
     heads, tails = _join_strips(strip_states, strips, pixels)
     num_chars = int(lengths.sum(dtype=np.int64)) + sum(map(len, heads)) + sum(map(len, tails))
     num_words = 3 * num_masks + 1

@@ -24,8 +24,8 @@ def pack_rles(rles: Any, *, image_sizes: Any = None, validate: bool = True) -> R
             ``(h, w)`` and ``counts``: the compressed string (``str`` or any bytes-like object) or a
             list, tuple or array of run lengths, background first. In place of an RLE: an annotation
             (dict with ``segmentation``). In place of a sequence: the dict of an annotation file
-            (with ``annotations``), the columns ``(counts, sizes (N, 2))``, or an RLEBatch. A
-            sequence of such sequences, one an image, gives a batch grouped by image.
+            (with ``annotations``), the columns ``(counts, sizes (N, 2))``, or an RLEBatch, which is
+            taken as it is. A sequence of those, one an image, gives a batch grouped by image.
         image_sizes: integers ``(B, 2)``, height and width of each image of a grouped batch; keeps
             the size of images that have no masks. Default: the size of the image's largest mask.
         validate: check that every string is exactly a mask of its size. Without it a malformed
@@ -46,13 +46,13 @@ def pack_rles(rles: Any, *, image_sizes: Any = None, validate: bool = True) -> R
     """
     if isinstance(rles, RLEBatch) and image_sizes is None:
         return rles
-    if not _is_grouped(rles):
+    if not _is_grouped(rles) and not (_is_empty(rles) and image_sizes is not None):
         if image_sizes is not None:
             raise ValueError("image_sizes needs one list of masks for each image")
         return _pack_flat(rles, validate)
     images = []
     for i, image in enumerate(rles):
-        if not isinstance(image, list | tuple | RLEBatch):
+        if not _is_image(image):
             raise TypeError(f"image {i}: expected a list of masks, not {type(image).__name__}")
         try:
             images.append(_pack_flat(image, validate))
@@ -72,14 +72,27 @@ def _is_grouped(rles: Any) -> bool:
         return False
     if len(rles) == 0 or _is_columns(rles):
         return False
-    return isinstance(rles[0], list | tuple | RLEBatch)
+    return _is_image(rles[0])
+
+
+def _is_empty(rles: Any) -> bool:
+    return isinstance(rles, list | tuple) and len(rles) == 0
+
+
+def _is_image(item: Any) -> bool:
+    """Whether this holds the masks of an image, rather than being one mask."""
+    if isinstance(item, Mapping):
+        return "annotations" in item
+    return isinstance(item, list | tuple | RLEBatch)
 
 
 def _is_columns(rles: Any) -> bool:
     """Whether this is a pair (array of counts strings, array of sizes (N, 2))."""
     if not isinstance(rles, tuple) or len(rles) != 2:
         return False
-    strings = rles[0]
+    strings, sizes = rles
+    if isinstance(strings, list | tuple) and isinstance(sizes, np.ndarray):
+        return True
     if isinstance(strings, np.ndarray):
         return strings.ndim == 1 and (strings.dtype.kind in "OSU" or strings.size == 0)
     return (
@@ -167,6 +180,8 @@ def _read_size(size: Any) -> tuple[int, int]:
         raise ValueError(f"size must be two integers (h, w), but has {len(size)}")
     try:
         h, w = (operator.index(side) for side in size)
+        if any(isinstance(side, bool) for side in size):
+            raise TypeError
     except TypeError:
         raise TypeError(f"size must be two integers (h, w), not {size!r}") from None
     if h < 0 or w < 0:

@@ -148,17 +148,17 @@ class RLEBatch:
     @property
     def sizes(self) -> Tensor:
         """int64 ``(N, 2)``: height and width of each mask, on the CPU."""
-        return self._header[: 2 * self.num_masks].view(-1, 2)
+        return self._header[: 2 * self.num_masks].view(-1, 2).clone()
 
     @property
     def counts_per_image(self) -> Tensor | None:
         """int64 ``(B,)``: the number of masks of each image, on the CPU; None for a flat batch."""
-        return None if self.num_images is None else self._images[:, 0]
+        return None if self.num_images is None else self._images[:, 0].clone()
 
     @property
     def image_sizes(self) -> Tensor | None:
         """int64 ``(B, 2)``: height and width of each image, on the CPU; None for a flat batch."""
-        return None if self.num_images is None else self._images[:, 1:]
+        return None if self.num_images is None else self._images[:, 1:].clone()
 
     @property
     def _header(self) -> Tensor:

@@ -1145,3 +1145,13 @@ def test_real_files(path):
                     {"size": rle["size"], "counts": reference.string_to_counts(rle["counts"])}
                     for rle in coco
                 ]
+
+
+def test_mask_without_rows_before_a_large_one(backend):
+    """In an output that gets pages of its own (from 32 MB on) and is planned for."""
+    rles = [{"size": [0, 5], "counts": "0"}, {"size": [6000, 6000], "counts": [100, 35_999_900]}]
+    planes = fd.decode_rle_batch(rles, pad=True)
+    assert planes.shape == (2, 6000, 6000)
+    assert planes[0].count_nonzero() == 0
+    assert planes[1].count_nonzero() == 35_999_900
+    assert planes[1, :100, 0].count_nonzero() == 0

@@ -297,3 +297,15 @@ def test_deterministic_mode_changes_nothing(backend):
         assert torch.equal(FLAT.decode().sum((1, 2)), FLAT.area())
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+def test_decoding_into_what_autograd_saved():
+    """As with torch's own operators, backward refuses rather than use what was overwritten."""
+    batch = fd.pack_rles([{"size": [2, 3], "counts": [1, 2, 3]}])
+    out, weight = torch.full((1, 2, 3), 5.0), torch.ones((1, 2, 3), requires_grad=True)
+    loss = (weight * out).sum()
+    batch.decode(dtype=torch.float32, out=out)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+    with torch.inference_mode():
+        batch.decode(dtype=torch.float32, out=torch.empty((1, 2, 3)))

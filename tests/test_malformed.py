@@ -1,5 +1,6 @@
 """What is wrong is said, with the mask it is in; and nothing crashes, whatever the bytes are."""
 
+import contextlib
 import functools
 import subprocess
 import sys
@@ -760,3 +761,44 @@ def test_blocks_that_lie_do_not_show_other_memory(backend, counts):
         data[: 8 * (3 * n + 1)].view(torch.int64)[word] = value
         with pytest.raises(ValueError, match="offsets"):
             RLEBatch(data, n).to_coco(counts)
+
+
+def test_out_that_requires_a_gradient():
+    out = torch.zeros((1, 2, 3), requires_grad=True)
+    with pytest.raises(ValueError, match="must not require a gradient"):
+        fd.decode_rle_batch({"size": [2, 3], "counts": [6]}, dtype=torch.float32, out=out)
+
+
+def test_unsigned_indices_do_not_wrap():
+    batch = fd.pack_rles([{"size": [2, 3], "counts": [6]}] * 3)
+    index = np.array([2**64 - 1], np.uint64)
+    for call in (lambda: batch[index], lambda: batch.decode(select=index)):
+        with pytest.raises(IndexError, match="out of range"):
+            call()
+    with pytest.raises(ValueError, match=r"below 2\*\*63"):
+        batch.decode(crop=np.array([0, 0, 2**64 - 1, 1], np.uint64))
+
+
+def test_bools_are_no_size():
+    with pytest.raises(TypeError, match="mask 0: size must be two integers"):
+        fd.pack_rles([{"size": [True, 3], "counts": [3]}])
+
+
+def test_keys_that_change_the_list_while_it_is_read():
+    """Whatever a dict's own keys do when they are compared, nothing that is in use goes away."""
+
+    class Key(str):
+        __slots__ = ()
+
+        def __hash__(self):
+            return hash("counts")
+
+        def __eq__(self, other):
+            rles.clear()
+            return False
+
+    rles = []
+    rles += [{Key("key"): 0, "size": [2, 3], "counts": bytes([48 + 6])} for _ in range(5)]
+    with contextlib.suppress(ValueError, TypeError):
+        assert len(fd.pack_rles(rles)) == 0
+    assert rles == []

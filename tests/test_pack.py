@@ -491,3 +491,26 @@ def test_data_loader_workers_return_batches(num_workers):
     for i, batch in enumerate(batches):
         assert batch == fd.pack_rles([RLES[: 2 * i + 1], RLES[: 2 * i + 2]])
         assert batch.decode().shape == (2, 2 * i + 2, 12, 17)
+
+
+def test_annotation_files_one_an_image():
+    rle = {"size": [2, 3], "counts": [1, 2, 3]}
+    files = [{"annotations": [{"segmentation": rle}] * 2}, {"annotations": []}]
+    batch = fd.pack_rles(files)
+    assert batch.counts_per_image.tolist() == [2, 0]
+    assert batch == fd.pack_rles([[rle, rle], []])
+
+
+def test_no_images_and_no_masks():
+    batch = fd.pack_rles([], image_sizes=np.zeros((0, 2), np.int64))
+    assert batch.num_images == 0
+    assert batch.decode().shape == (0, 0, 0, 0)
+    assert len(fd.pack_rles(([], np.zeros((0, 2), np.int64)))) == 0
+
+
+def test_what_it_tells_cannot_change_it():
+    batch = fd.pack_rles([[{"size": [2, 3], "counts": [1, 2, 3]}]])
+    for told in (batch.sizes, batch.counts_per_image, batch.image_sizes):
+        told += 1
+    assert batch.sizes.tolist() == batch.image_sizes.tolist() == [[2, 3]]
+    assert batch.counts_per_image.tolist() == [1]

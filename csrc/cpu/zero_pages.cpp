@@ -87,6 +87,7 @@ TouchedPages::TouchedPages(uint8_t* data, size_t num_bytes)
     : data_(data), regions_(num_bytes / (kPage * kPagesInRegion)) {}
 
 void TouchedPages::add(size_t offset, size_t length) {
+  if (length == 0) return;
   const size_t last = (offset + length - 1) / kPage;
   for (size_t page = offset / kPage; page <= last; ++page) {
     if (page / kPagesInRegion < regions_.size()) {
