@@ -258,9 +258,7 @@ def _encode(masks: Tensor, num_threads: int) -> Tensor:
     check_masks(masks)
     item_size, value_bits = VALUES[masks.dtype]
     strides = [item_size * stride for stride in masks.stride()]
-    return encode_memory(
-        masks.data_ptr(), masks.shape, strides, item_size, value_bits, num_threads
-    )
+    return encode_memory(masks.data_ptr(), masks.shape, strides, item_size, value_bits, num_threads)
 
 
 def _encode_fake(masks: Tensor, num_threads: int) -> Tensor:
