@@ -601,7 +601,7 @@ _FIRST_CHUNK, _CHUNK = 16 << 10, 1 << 20
 _MAX_ENCODERS = 64
 _MIN_STRIP_COLUMNS, _MIN_STRIP_PIXELS = 256, 1 << 18
 
-# Multiplied by this, each power of two has other 6 highest bits: which tell it apart.
+# Multiplied by this, each power of two has other 6 highest bits, which tell it apart.
 _DE_BRUIJN = 0x03F79D71B4CB0A89
 _BIT_INDEX = np.zeros(64, np.uint8)
 for _bit in range(64):
