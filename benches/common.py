@@ -239,6 +239,40 @@ def _pack_cases() -> Iterator[Case]:
         )
 
 
+def _encode_cases(inputs: str) -> Iterator[Case]:
+    contenders: tuple[str, ...] = (*OURS, *DECODERS, "read once")
+    calls, rounds = 1, 15
+    rows: tuple[Target, ...] = ()
+    columns: tuple[Target, ...] = ()
+    if inputs == "sa1b-100":
+        rows = (
+            faster("cpp", "pycocotools", 15),
+            faster("cpp", BEST_PEER, 1.4),
+            faster("cpp, 2 threads", BEST_PEER, 2.2),
+        )
+        columns = (
+            faster("cpp", "ultrafast-pycocotools", 1.0),
+            faster("cpp, 2 threads", "ultrafast-pycocotools", 1.7),
+        )
+    elif inputs == "noise":
+        rows = columns = (faster("cpp", "pycocotools", 1.0),)
+        rounds = 7
+    elif inputs == "one-64":
+        rows = columns = (Target("cpp", limit_ms=0.012),)
+        contenders, calls = ("cpp", "numba", *DECODERS), 200
+    for order, targets in (("row", rows), ("column", columns)):
+        yield Case(
+            f"{inputs}-encode-{order}s",
+            f"encoded, {order}-major",
+            inputs,
+            f"encode_{order}s",
+            contenders,
+            targets=targets,
+            calls=calls,
+            rounds=rounds,
+        )
+
+
 CASES: dict[str, Case] = {
     case.name: case
     for case in (
@@ -247,13 +281,20 @@ CASES: dict[str, Case] = {
         *_window_cases(),
         *(c for c in _region_cases() if c.inputs == "sa1b-100"),
         *(c for c in _pack_cases() if c.inputs == "sa1b-100"),
+        *_encode_cases("sa1b-100"),
         *_decode_cases("sa1b-1", DECODERS),
         *_decode_cases("sa1b-10"),
         *_decode_cases("sa1b-400", ("rlemasklib",)),
+        *_encode_cases("sa1b-400"),
         *_decode_cases("small-100"),
-        *_small_cases(),
+        *(c for c in _small_cases() if c.inputs == "small-1000"),
+        *_encode_cases("small-1000"),
+        *(c for c in _small_cases() if c.inputs == "one-64"),
+        *_encode_cases("one-64"),
         *_decode_cases("large-10", ("rlemasklib",)),
-        *_dense_cases(),
+        *(c for c in _dense_cases() if c.inputs == "noise"),
+        *_encode_cases("noise"),
+        *(c for c in _dense_cases() if c.inputs == "checkerboard"),
         *_decode_cases("real-sa1b"),
         *(c for c in _region_cases() if c.inputs == "real-sa1b"),
         *(c for c in _pack_cases() if c.inputs == "real-sa1b"),
@@ -288,6 +329,10 @@ class Runner:
                 return partial(contender.decode_into, sample, out)
             case "area" | "bbox" as operation:
                 return partial(getattr(contender, operation), contender.prepare(sample))
+            case "encode_rows":
+                return partial(contender.encode, sample.rows)
+            case "encode_columns":
+                return partial(contender.encode, sample.columns)
             case operation:
                 return partial(getattr(contender, operation), sample)
 
@@ -326,6 +371,8 @@ class Runner:
                 assert np.array_equal(np.asarray(result), sample.areas)
             case "bbox" | "bbox_of_dicts":
                 assert np.array_equal(np.asarray(result), sample.boxes)
+            case "encode_rows" | "encode_columns":
+                sample.check_encoded(contender.strings(result))
             case "pack":
                 assert np.array_equal(np.asarray(contender.area(result)), sample.areas)
                 assert np.array_equal(np.asarray(contender.bbox(result)), sample.boxes)

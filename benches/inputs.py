@@ -86,6 +86,31 @@ class Sample:
         packed = np.unpackbits(self._truth[0][index], count=self.height * self.width)
         return packed.reshape(self.height, self.width)
 
+    @cached_property
+    def rows(self) -> NDArray[np.uint8]:
+        """The masks (N, H, W), each in row-major order."""
+        return np.stack([self._dense(index) for index in range(len(self.rles))])
+
+    @cached_property
+    def columns(self) -> NDArray[np.uint8]:
+        """The masks (N, H, W), each in column-major order, as pycocotools has them."""
+        masks = np.empty((len(self.rles), self.width, self.height), np.uint8).transpose(0, 2, 1)
+        masks[...] = self.rows
+        self.__dict__.pop("rows")  # both would not fit beside the outputs
+        return masks
+
+    @cached_property
+    def _canonical(self) -> list[bytes]:
+        encode = pycocotools.mask.encode
+        return [
+            encode(np.asfortranarray(self._dense(index)))["counts"]
+            for index in range(len(self.rles))
+        ]
+
+    def check_encoded(self, counts: Sequence[bytes]) -> None:
+        for index, (string, expected) in enumerate(zip(counts, self._canonical, strict=True)):
+            assert string == expected, f"mask {index} is encoded differently"
+
     def check_cropped(self, crops: NDArray[Any]) -> None:
         for index, (y, x, h, w) in enumerate(self.windows):
             expected = self._dense(index)[y : y + h, x : x + w]

@@ -50,6 +50,11 @@ class Contender:
     bbox: Callable[[Any], Any]
     area_of_dicts: Callable[[Sample], Any]
     bbox_of_dicts: Callable[[Sample], Any]
+    encode: Callable[[NDArray[np.uint8]], Any]
+
+    def strings(self, encoded: Any) -> list[bytes]:
+        """The compressed strings of what `encode` returned."""
+        return [rle["counts"] for rle in encoded]
 
     def missing(self) -> str | None:
         """Why this contender cannot take part here, or None."""
@@ -131,6 +136,14 @@ class Ours(Contender):
 
         return fd.mask_bbox(sample.rles)
 
+    def encode(self, masks: NDArray[np.uint8]) -> Any:
+        import sa1b_fastdecode as fd
+
+        return fd.encode_masks(torch.from_numpy(masks), num_threads=self.threads)
+
+    def strings(self, encoded: Any) -> list[bytes]:
+        return [rle["counts"] for rle in encoded.to_coco("bytes")]
+
 
 class OursWhole(Ours):
     """Decodes whole masks where the others decode a part: what these are held against."""
@@ -175,6 +188,9 @@ class CocoApi(Contender):
         for rle, mask in zip(sample.rles, masks, strict=True):
             mask[...] = decode(rle)
 
+    def encode(self, masks: NDArray[np.uint8]) -> Any:
+        return [self._mask.encode(np.asfortranarray(mask)) for mask in masks]
+
     def area(self, rles: Any) -> Any:
         return self._mask.area(rles)
 
@@ -205,6 +221,29 @@ class Pycocotools(CocoApi):
 
     def decode_into(self, sample: Sample, out: torch.Tensor) -> torch.Tensor:
         return out.copy_(torch.from_numpy(self._mask.decode(sample.rles)).permute(2, 0, 1))
+
+    def encode(self, masks: NDArray[np.uint8]) -> Any:
+        return self._mask.encode(np.asfortranarray(masks.transpose(1, 2, 0)))
+
+
+class Ultrafast(CocoApi):
+    """Encodes a whole batch a little faster than mask by mask, from rows as from columns."""
+
+    def __init__(self) -> None:
+        name = "ultrafast-pycocotools"
+        super().__init__(name, name, "ultrafast_pycocotools.mask")
+
+    encode = Pycocotools.encode
+
+
+class Hotcoco(CocoApi):
+    """Reads rows, too: three times as fast as after bringing them into Fortran order."""
+
+    def __init__(self) -> None:
+        super().__init__("hotcoco", "hotcoco", "hotcoco.mask")
+
+    def encode(self, masks: NDArray[np.uint8]) -> Any:
+        return [self._mask.encode(mask) for mask in masks]
 
 
 class Rlemasklib(Contender):
@@ -270,6 +309,12 @@ class Rlemasklib(Contender):
 
         return rlemasklib.to_bbox(sample.rles)
 
+    def encode(self, masks: NDArray[np.uint8]) -> Any:
+        # A third faster than `rlemasklib.encode`, of the masks or of the batch.
+        from rlemasklib import RLEMask
+
+        return [RLEMask.from_array(mask).to_dict() for mask in masks]
+
 
 class RlemasklibAsDocumented(Rlemasklib):
     """The reused buffer the way rlemasklib's own documentation shows it."""
@@ -302,6 +347,18 @@ class Memset(Contender):
     def decode_into(self, sample: Sample, out: torch.Tensor) -> torch.Tensor:
         clear(out)
         return out
+
+
+class ReadOnce(Contender):
+    """The floor of encoding: every byte must be read once; here NumPy adds up 64-bit words."""
+
+    name = "read once"
+    kind = "floor"
+
+    def encode(self, masks: NDArray[np.uint8]) -> Any:
+        flat = masks if masks.flags.c_contiguous else masks.transpose(0, 2, 1)
+        flat = flat.reshape(-1)
+        return flat[: flat.size // 8 * 8].view(np.uint64).sum()
 
 
 class TouchPages(Contender):
@@ -343,10 +400,11 @@ CONTENDERS: dict[str, Contender] = {
         CocoApi("pycocotools, mask by mask", "pycocotools", "pycocotools.mask"),
         Rlemasklib(),
         RlemasklibAsDocumented(),
-        CocoApi("ultrafast-pycocotools", "ultrafast-pycocotools", "ultrafast_pycocotools.mask"),
-        CocoApi("hotcoco", "hotcoco", "hotcoco.mask"),
+        Ultrafast(),
+        Hotcoco(),
         CocoApi("faster-coco-eval", "faster-coco-eval", "faster_coco_eval.core.mask"),
         Memset(),
+        ReadOnce(),
         TouchPages("MADV_NOHUGEPAGE", everything=False),
         TouchPages("MADV_HUGEPAGE", everything=False),
         TouchPages("MADV_NOHUGEPAGE", everything=True),

@@ -598,8 +598,8 @@ def decode(
     return _OK
 
 
-# What there is to know where encoding stands: the kernel returns when its chunk of characters is full
-# and goes on in the next one.
+# What there is to know where encoding stands: the kernel returns when its chunk of characters is
+# full and goes on in the next one.
 _MASK, _STARTED, _POSITION, _COLUMN, _BAND = range(5)
 # Of the string: the last boundary, the counts before the next, whether there are any, and how many
 # boundaries are still to be left to those who join strips, with the place of the first.
@@ -611,7 +611,7 @@ _FIRST_CHUNK, _CHUNK = 16 << 10, 1 << 20
 _MAX_ENCODERS = 64
 _MIN_STRIP_COLUMNS, _MIN_STRIP_PIXELS = 256, 1 << 18
 
-# Multiplied by this, each power of two has other 6 highest bits: they find the lowest bit of a word.
+# Multiplied by this, each power of two has other 6 highest bits, which tell it apart.
 _DE_BRUIJN = 0x03F79D71B4CB0A89
 _BIT_INDEX = np.zeros(64, np.uint8)
 for _bit in range(64):
@@ -873,7 +873,7 @@ class _CharStream:
 def _view_elements(
     address: int, shape: tuple[int, ...], strides: tuple[int, ...], item_size: int
 ) -> tuple[Array, int, list[int], int]:
-    """Return the memory as a flat array, where element (0, 0, 0) is in it, steps, items an element."""
+    """Return memory as a flat array, the place of element (0, 0, 0), steps, items an element."""
     spans = [(n - 1) * stride for n, stride in zip(shape, strides, strict=True)]
     low = sum(span for span in spans if span < 0)
     high = sum(span for span in spans if span > 0) + item_size

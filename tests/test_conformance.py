@@ -984,8 +984,8 @@ def test_encode_what_shows_itself_as_an_array(backend):
         assert_encoded(fd.encode_masks(image.fromarray(mask * np.uint8(255))), canonical([mask]))
 
 
-# Sizes at which masks are split into strips, for threads or to bound the bitmap: wide, tall, so tall
-# that rows are not read as such, and one long column.
+# Sizes at which masks are split into strips, for threads or to bound the bitmap: wide, tall, and so
+# tall that rows are not read as such.
 SPLIT_SIZES = [(1203, 1601), (41, 70_001), (70_001, 41), (1_100_000, 3), (3, 1_100_000)]
 
 

@@ -218,7 +218,7 @@ def check_encode(name, masks, **arguments):
     fd.encode_masks(masks[:1, :99, :99])
     peak, batch = peak_of(lambda: fd.encode_masks(masks, **arguments))
     own = batch.data.numel()
-    assert peak - own <= {LIMIT}, f"{{name}}: {{(peak - own) / 1e6:.1f}} MB and {{own / 1e6:.1f}} MB"
+    assert peak - own <= {LIMIT}, f"{{name}}: {{(peak - own) / 1e6}} MB beside {{own / 1e6}}"
     return own
 
 rng = np.random.default_rng(0)

@@ -261,7 +261,7 @@ void walk_columns(const Plane& plane, int64_t begin, int64_t end, T value_bits,
     const auto rest = static_cast<uint32_t>(column_end - begin);
     const uint64_t bits = reader.template last_word<kContiguous>(at, rest, y);
     const uint64_t changes = (bits ^ (bits << 1 | before)) & ((uint64_t{1} << rest) - 1);
-    before = bits >> (rest - 1);
+    before = bits >> ((rest - 1) & 63);
     if (changes != 0) writer.add(static_cast<uint32_t>(begin), changes);
     begin = column_end;
   }
