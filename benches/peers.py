@@ -11,7 +11,7 @@ import ctypes
 import importlib
 import importlib.metadata
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -50,6 +50,9 @@ class Contender:
     bbox: Callable[[Any], Any]
     area_of_dicts: Callable[[Sample], Any]
     bbox_of_dicts: Callable[[Sample], Any]
+    iou: Callable[[Any, Any], Any]
+    iou_of_dicts: Callable[[Sample, Sample], Any]
+    containment: Callable[[Any, Any], Any]
 
     def missing(self) -> str | None:
         """Why this contender cannot take part here, or None."""
@@ -83,10 +86,18 @@ class Ours(Contender):
         (backend,) = (backend for backend in fd.backends() if backend.name == self.backend)
         return None if backend.available else backend.detail
 
-    def active(self) -> AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
         from sa1b_fastdecode import dispatch
 
-        return dispatch.use(self.backend)
+        # What takes no number of threads itself goes by torch's.
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            with dispatch.use(self.backend):
+                yield
+        finally:
+            torch.set_num_threads(before)
 
     def prepare(self, sample: Sample) -> Any:
         return self.pack(sample)
@@ -130,6 +141,30 @@ class Ours(Contender):
         import sa1b_fastdecode as fd
 
         return fd.mask_bbox(sample.rles)
+
+    def iou(self, batch: Any, other: Any) -> Any:
+        return batch.iou(other)
+
+    def iou_of_dicts(self, sample: Sample, other: Sample) -> Any:
+        import sa1b_fastdecode as fd
+
+        return fd.mask_iou(sample.rles, other.rles)
+
+    def containment(self, batch: Any, other: Any) -> Any:
+        return batch.containment(other)
+
+
+class OursIou(Ours):
+    """What containment is held against: it has the same intersections to find."""
+
+    kind = "floor"
+
+    def __init__(self) -> None:
+        super().__init__("cpp", 1)
+        self.name = "cpp, iou"
+
+    def containment(self, batch: Any, other: Any) -> Any:
+        return batch.iou(other)
 
 
 class OursWhole(Ours):
@@ -186,6 +221,12 @@ class CocoApi(Contender):
 
     def bbox_of_dicts(self, sample: Sample) -> Any:
         return self._mask.toBbox(sample.rles)
+
+    def iou(self, rles: Any, others: Any) -> Any:
+        return self._mask.iou(rles, others, [0] * len(others))
+
+    def iou_of_dicts(self, sample: Sample, other: Sample) -> Any:
+        return self.iou(sample.rles, other.rles)
 
 
 class Pycocotools(CocoApi):
@@ -270,6 +311,14 @@ class Rlemasklib(Contender):
 
         return rlemasklib.to_bbox(sample.rles)
 
+    def iou(self, masks: Any, others: Any) -> Any:
+        from rlemasklib import RLEMask
+
+        return RLEMask.iou_matrix(masks, others)
+
+    def iou_of_dicts(self, sample: Sample, other: Sample) -> Any:
+        return self.iou(self.pack(sample), self.pack(other))
+
 
 class RlemasklibAsDocumented(Rlemasklib):
     """The reused buffer the way rlemasklib's own documentation shows it."""
@@ -352,5 +401,6 @@ CONTENDERS: dict[str, Contender] = {
         TouchPages("MADV_NOHUGEPAGE", everything=True),
         TouchPages("MADV_HUGEPAGE", everything=True),
         OursWhole(),
+        OursIou(),
     )
 }

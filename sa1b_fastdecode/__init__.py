@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sa1b_fastdecode.dispatch import active_backend, backends
-    from sa1b_fastdecode.ops import decode_rle_batch, mask_area, mask_bbox, mask_centroid
+    from sa1b_fastdecode.ops import (
+        decode_rle_batch,
+        mask_area,
+        mask_bbox,
+        mask_centroid,
+        mask_containment,
+        mask_intersection,
+        mask_iou,
+    )
     from sa1b_fastdecode.pack import pack_rles
     from sa1b_fastdecode.rle_batch import RLEBatch
 
@@ -26,6 +34,9 @@ _HOME = {
     "mask_area": "ops",
     "mask_bbox": "ops",
     "mask_centroid": "ops",
+    "mask_containment": "ops",
+    "mask_intersection": "ops",
+    "mask_iou": "ops",
     "pack_rles": "pack",
 }
 
@@ -38,6 +49,9 @@ __all__ = [
     "mask_area",
     "mask_bbox",
     "mask_centroid",
+    "mask_containment",
+    "mask_intersection",
+    "mask_iou",
     "pack_rles",
 ]
 
