@@ -273,6 +273,48 @@ def _encode_cases(inputs: str) -> Iterator[Case]:
         )
 
 
+def _pair_cases(inputs: str, calls: int) -> Iterator[Case]:
+    contenders = (*OURS, "pycocotools", "rlemasklib", *COCO_PEERS)
+    for operation, title in (
+        ("iou", "IoU of all pairs, parsed before"),
+        ("iou_with_another", "IoU with as many others, parsed before"),
+        ("iou_of_dicts", "IoU with as many others, from dicts"),
+    ):
+        from_dicts = operation == "iou_of_dicts"
+        yield Case(
+            f"{inputs}-{operation.replace('_', '-')}",
+            title,
+            inputs,
+            operation,
+            contenders,
+            targets=(faster("cpp", BEST_PEER, 2),)
+            if from_dicts
+            else (faster("cpp", BEST_PEER, 3), faster("cpp, 2 threads", BEST_PEER, 5)),
+            calls=calls,
+        )
+    yield Case(
+        f"{inputs}-containment",
+        "containment of all pairs, parsed before",
+        inputs,
+        "containment",
+        (*OURS, "cpp, iou"),
+        targets=(within("cpp", "cpp, iou", 1.1),),
+        calls=calls,
+    )
+
+
+def _noise_pair_case() -> Case:
+    return Case(
+        "noise-iou",
+        "IoU with as many others, parsed before",
+        "noise",
+        "iou_with_another",
+        (*OURS, "pycocotools", "rlemasklib", *COCO_PEERS),
+        targets=(faster("cpp", "pycocotools", 1.0),),
+        rounds=7,
+    )
+
+
 CASES: dict[str, Case] = {
     case.name: case
     for case in (
@@ -282,22 +324,27 @@ CASES: dict[str, Case] = {
         *(c for c in _region_cases() if c.inputs == "sa1b-100"),
         *(c for c in _pack_cases() if c.inputs == "sa1b-100"),
         *_encode_cases("sa1b-100"),
+        *_pair_cases("sa1b-100", 10),
         *_decode_cases("sa1b-1", DECODERS),
         *_decode_cases("sa1b-10"),
         *_decode_cases("sa1b-400", ("rlemasklib",)),
         *_encode_cases("sa1b-400"),
+        *_pair_cases("sa1b-400", 2),
         *_decode_cases("small-100"),
         *(c for c in _small_cases() if c.inputs == "small-1000"),
         *_encode_cases("small-1000"),
+        *_pair_cases("small-1000", 1),
         *(c for c in _small_cases() if c.inputs == "one-64"),
         *_encode_cases("one-64"),
         *_decode_cases("large-10", ("rlemasklib",)),
         *(c for c in _dense_cases() if c.inputs == "noise"),
         *_encode_cases("noise"),
+        _noise_pair_case(),
         *(c for c in _dense_cases() if c.inputs == "checkerboard"),
         *_decode_cases("real-sa1b"),
         *(c for c in _region_cases() if c.inputs == "real-sa1b"),
         *(c for c in _pack_cases() if c.inputs == "real-sa1b"),
+        *_pair_cases("real-sa1b", 10),
         *_decode_cases("real-video"),
         *_decode_cases("real-nuclei"),
     )
@@ -333,8 +380,20 @@ class Runner:
                 return partial(contender.encode, sample.rows)
             case "encode_columns":
                 return partial(contender.encode, sample.columns)
+            case "iou" | "containment" as operation:
+                prepared = contender.prepare(sample)
+                return partial(getattr(contender, operation), prepared, prepared)
+            case "iou_with_another":
+                another = contender.prepare(self._another(sample))
+                return partial(contender.iou, contender.prepare(sample), another)
+            case "iou_of_dicts":
+                return partial(contender.iou_of_dicts, sample, self._another(sample))
             case operation:
                 return partial(getattr(contender, operation), sample)
+
+    def _another(self, sample: Sample) -> Sample:
+        """The next sample, which is of the same size."""
+        return self.samples[(self.samples.index(sample) + 1) % len(self.samples)]
 
     def check(self, contender: Contender) -> float:
         """Compare with pycocotools on every sample; the seconds of the fastest call come back.
@@ -373,6 +432,12 @@ class Runner:
                 assert np.array_equal(np.asarray(result), sample.boxes)
             case "encode_rows" | "encode_columns":
                 sample.check_encoded(contender.strings(result))
+            case "iou":
+                assert np.array_equal(np.float32(result), sample.iou_with(sample))
+            case "iou_with_another" | "iou_of_dicts":
+                assert np.array_equal(np.float32(result), sample.iou_with(self._another(sample)))
+            case "containment":
+                assert np.array_equal(np.asarray(result), sample.containment())
             case "pack":
                 assert np.array_equal(np.asarray(contender.area(result)), sample.areas)
                 assert np.array_equal(np.asarray(contender.bbox(result)), sample.boxes)

@@ -26,6 +26,7 @@ class Sample:
     def __init__(self, rles: Sequence[Rle]) -> None:
         self.rles = list(rles)
         self.height, self.width = (int(side) for side in self.rles[0]["size"])
+        self._ious: dict[int, NDArray[np.float32]] = {}
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -73,6 +74,17 @@ class Sample:
     @cached_property
     def boxes(self) -> NDArray[Any]:
         return np.asarray(pycocotools.mask.toBbox(self.byte_rles))
+
+    def iou_with(self, other: Sample) -> NDArray[np.float32]:
+        if id(other) not in self._ious:
+            iou = pycocotools.mask.iou(self.byte_rles, other.byte_rles, [0] * len(other.rles))
+            self._ious[id(other)] = np.asarray(iou).astype(np.float32)
+        return self._ious[id(other)]
+
+    def containment(self) -> NDArray[np.float32]:
+        # Over the areas of the columns: as if those were the ones that are detected, all crowds.
+        iou = pycocotools.mask.iou(self.byte_rles, self.byte_rles, [1] * len(self.rles))
+        return np.asarray(iou).T.astype(np.float32)
 
     @cached_property
     def windows(self) -> list[tuple[int, int, int, int]]:

@@ -11,7 +11,7 @@ import ctypes
 import importlib
 import importlib.metadata
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -51,6 +51,9 @@ class Contender:
     area_of_dicts: Callable[[Sample], Any]
     bbox_of_dicts: Callable[[Sample], Any]
     encode: Callable[[NDArray[np.uint8]], Any]
+    iou: Callable[[Any, Any], Any]
+    iou_of_dicts: Callable[[Sample, Sample], Any]
+    containment: Callable[[Any, Any], Any]
 
     def strings(self, encoded: Any) -> list[bytes]:
         """The compressed strings of what `encode` returned."""
@@ -88,10 +91,18 @@ class Ours(Contender):
         (backend,) = (backend for backend in fd.backends() if backend.name == self.backend)
         return None if backend.available else backend.detail
 
-    def active(self) -> AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
         from sa1b_fastdecode import dispatch
 
-        return dispatch.use(self.backend)
+        # What takes no number of threads itself goes by torch's.
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            with dispatch.use(self.backend):
+                yield
+        finally:
+            torch.set_num_threads(before)
 
     def prepare(self, sample: Sample) -> Any:
         return self.pack(sample)
@@ -143,6 +154,30 @@ class Ours(Contender):
 
     def strings(self, encoded: Any) -> list[bytes]:
         return [rle["counts"] for rle in encoded.to_coco("bytes")]
+
+    def iou(self, batch: Any, other: Any) -> Any:
+        return batch.iou(other)
+
+    def iou_of_dicts(self, sample: Sample, other: Sample) -> Any:
+        import sa1b_fastdecode as fd
+
+        return fd.mask_iou(sample.rles, other.rles)
+
+    def containment(self, batch: Any, other: Any) -> Any:
+        return batch.containment(other)
+
+
+class OursIou(Ours):
+    """What containment is held against: it has the same intersections to find."""
+
+    kind = "floor"
+
+    def __init__(self) -> None:
+        super().__init__("cpp", 1)
+        self.name = "cpp, iou"
+
+    def containment(self, batch: Any, other: Any) -> Any:
+        return batch.iou(other)
 
 
 class OursWhole(Ours):
@@ -202,6 +237,12 @@ class CocoApi(Contender):
 
     def bbox_of_dicts(self, sample: Sample) -> Any:
         return self._mask.toBbox(sample.rles)
+
+    def iou(self, rles: Any, others: Any) -> Any:
+        return self._mask.iou(rles, others, [0] * len(others))
+
+    def iou_of_dicts(self, sample: Sample, other: Sample) -> Any:
+        return self.iou(sample.rles, other.rles)
 
 
 class Pycocotools(CocoApi):
@@ -315,6 +356,14 @@ class Rlemasklib(Contender):
 
         return [RLEMask.from_array(mask).to_dict() for mask in masks]
 
+    def iou(self, masks: Any, others: Any) -> Any:
+        from rlemasklib import RLEMask
+
+        return RLEMask.iou_matrix(masks, others)
+
+    def iou_of_dicts(self, sample: Sample, other: Sample) -> Any:
+        return self.iou(self.pack(sample), self.pack(other))
+
 
 class RlemasklibAsDocumented(Rlemasklib):
     """The reused buffer the way rlemasklib's own documentation shows it."""
@@ -410,5 +459,6 @@ CONTENDERS: dict[str, Contender] = {
         TouchPages("MADV_NOHUGEPAGE", everything=True),
         TouchPages("MADV_HUGEPAGE", everything=True),
         OursWhole(),
+        OursIou(),
     )
 }

@@ -133,6 +133,27 @@ int64_t regions(uintptr_t data, int64_t num_bytes, int64_t num_masks, uintptr_t 
                             pointer<float>(bbox), pointer<float>(centroid), num_threads);
 }
 
+int64_t pairwise(uintptr_t data, int64_t num_bytes, int64_t num_masks, uintptr_t other,
+                 int64_t other_bytes, int64_t num_other, int64_t num_images, int64_t rows,
+                 int64_t columns, uintptr_t iscrowd, int kind, uintptr_t out, int num_threads) {
+  py::gil_scoped_release release;
+  return sa1b::cpu::pairwise(
+      batch_at(data, num_bytes, num_masks), batch_at(other, other_bytes, num_other),
+      {kind, num_images, rows, columns, pointer<const uint8_t>(iscrowd), pointer<void>(out)},
+      num_threads);
+}
+
+int64_t intersecting_pairs(uintptr_t data, int64_t num_bytes, int64_t num_masks, uintptr_t other,
+                           int64_t other_bytes, int64_t num_other, int64_t num_images,
+                           int64_t capacity, uintptr_t indices, uintptr_t intersection,
+                           int num_threads) {
+  py::gil_scoped_release release;
+  return sa1b::cpu::intersecting_pairs(
+      batch_at(data, num_bytes, num_masks), batch_at(other, other_bytes, num_other),
+      {num_images, capacity, pointer<int64_t>(indices), pointer<int64_t>(intersection)},
+      num_threads);
+}
+
 int64_t validate(uintptr_t data, int64_t num_bytes, int64_t num_masks) {
   py::gil_scoped_release release;
   return sa1b::cpu::validate(batch_at(data, num_bytes, num_masks));
@@ -188,6 +209,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("pack", &pack);
   m.def("decode", &decode);
   m.def("regions", &regions);
+  m.def("pairwise", &pairwise);
+  m.def("intersecting_pairs", &intersecting_pairs);
   m.def("validate", &validate);
   m.def("compress", &compress);
   m.def("decompress", &decompress);

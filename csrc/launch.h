@@ -10,10 +10,11 @@
 namespace sa1b {
 
 constexpr int64_t kOk = -1;
-constexpr int64_t kBadHeader = -2;  // sizes or offsets that do not fit the block
-constexpr int64_t kBadPlane = -3;   // a plane that shows no mask of the batch
-constexpr int64_t kBadWindow = -4;  // a crop outside its mask, or a plane smaller than its mask
-constexpr int64_t kBadShape = -5;   // sizes that no mask has
+constexpr int64_t kBadHeader = -2;   // sizes or offsets that do not fit the block
+constexpr int64_t kBadPlane = -3;    // a plane that shows no mask of the batch
+constexpr int64_t kBadWindow = -4;   // a crop outside its mask, or a plane smaller than its mask
+constexpr int64_t kBadShape = -5;    // sizes that no mask has
+constexpr int64_t kMixedSizes = -6;  // masks of different sizes, which cannot be compared
 
 // What `decode` writes: `num_planes` planes of `out_h` rows and `out_w` columns.
 struct Decode {
@@ -37,6 +38,28 @@ struct Dense {
   uint64_t value_bits;  // an element is foreground if any of these bits is set
 };
 
+constexpr int64_t kNotGrouped = -1;  // in place of a number of images: all pairs are compared
+
+// What `pairwise` writes: mask i of one batch (N masks) against mask j of another (M masks), or, of
+// batches grouped by image, against those of the same image only.
+struct Pairwise {
+  enum Kind : uint8_t { kIntersection = 0, kIou = 1, kContainment = 2 };
+  int kind;
+  int64_t num_images;      // of both batches, or kNotGrouped
+  int64_t rows, columns;   // [N], [M]; grouped: the most masks that an image has in either batch
+  const uint8_t* iscrowd;  // [M] nonzero: the union is the area of mask i alone; null: none is
+  void* out;               // [rows][columns], grouped: [num_images][rows][columns]; int64 for
+                           // kIntersection, else float. Zero before: only what is not is written.
+};
+
+// What `intersecting_pairs` writes: the pairs with a pixel in common, sorted.
+struct IntersectingPairs {
+  int64_t num_images;     // of both batches, or kNotGrouped
+  int64_t capacity;       // pairs beyond it are counted, not written
+  int64_t* indices;       // [capacity][2] i and j, also of grouped batches counted over all images
+  int64_t* intersection;  // [capacity] pixels
+};
+
 namespace cpu {
 
 int64_t decode(const Batch& batch, const Decode& decode, int num_threads);
@@ -47,6 +70,12 @@ int64_t regions(const Batch& batch,
                 float* bbox,      // [N][4] x, y, w, h in full pixels; zeros for an empty mask
                 float* centroid,  // [N][2] y, x of pixel centres; NaN for an empty mask
                 int num_threads);
+
+int64_t pairwise(const Batch& a, const Batch& b, const Pairwise& pairs, int num_threads);
+
+// How many pairs there are, or one of the codes above.
+int64_t intersecting_pairs(const Batch& a, const Batch& b, const IntersectingPairs& pairs,
+                           int num_threads);
 
 // The index of the first mask whose string is not exactly a mask of its size, or kOk.
 int64_t validate(const Batch& batch);

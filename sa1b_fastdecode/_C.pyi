@@ -36,6 +36,36 @@ def regions(
     num_threads: int,
     /,
 ) -> int: ...
+def pairwise(
+    data: int,
+    num_bytes: int,
+    num_masks: int,
+    other: int,
+    other_bytes: int,
+    num_other: int,
+    num_images: int,
+    rows: int,
+    columns: int,
+    iscrowd: int,
+    kind: int,
+    out: int,
+    num_threads: int,
+    /,
+) -> int: ...
+def intersecting_pairs(
+    data: int,
+    num_bytes: int,
+    num_masks: int,
+    other: int,
+    other_bytes: int,
+    num_other: int,
+    num_images: int,
+    capacity: int,
+    indices: int,
+    intersection: int,
+    num_threads: int,
+    /,
+) -> int: ...
 def validate(data: int, num_bytes: int, num_masks: int, /) -> int: ...
 def compress(
     counts: int, count_offsets: int, num_masks: int, chars: int, char_offsets: int, /

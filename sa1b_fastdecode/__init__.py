@@ -17,6 +17,9 @@ if TYPE_CHECKING:
         mask_area,
         mask_bbox,
         mask_centroid,
+        mask_containment,
+        mask_intersection,
+        mask_iou,
     )
     from sa1b_fastdecode.pack import pack_rles
     from sa1b_fastdecode.rle_batch import RLEBatch
@@ -33,6 +36,9 @@ _HOME = {
     "mask_area": "ops",
     "mask_bbox": "ops",
     "mask_centroid": "ops",
+    "mask_containment": "ops",
+    "mask_intersection": "ops",
+    "mask_iou": "ops",
     "pack_rles": "pack",
 }
 
@@ -46,6 +52,9 @@ __all__ = [
     "mask_area",
     "mask_bbox",
     "mask_centroid",
+    "mask_containment",
+    "mask_intersection",
+    "mask_iou",
     "pack_rles",
 ]
 

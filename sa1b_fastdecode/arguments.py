@@ -55,6 +55,14 @@ def as_indices(index: Any, num_masks: int) -> Tensor:
     return torch.where(wrong, num_masks, torch.where(table < 0, table + num_masks, table))
 
 
+def read_iscrowd(iscrowd: Any, num_masks: int) -> Tensor:
+    """Return one bool for each mask from bools or integers."""
+    table = _integers(iscrowd, "iscrowd")
+    if tuple(table.shape) != (num_masks,):
+        raise ValueError(f"iscrowd must have shape ({num_masks},), not {tuple(table.shape)}")
+    return (table != 0).contiguous()
+
+
 def read_size(size: Any, what: str) -> tuple[int, int]:
     """Return (height, width) from two positive integers."""
     try:

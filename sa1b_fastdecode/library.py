@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -54,7 +55,13 @@ _MAX_BYTES = 1 << 56
 _MANY_MASKS = 1 << 20
 
 # Status codes of csrc/launch.h.
-_OK, _BAD_HEADER, _BAD_PLANE, _BAD_WINDOW = -1, -2, -3, -4
+_OK, _BAD_HEADER, _BAD_PLANE, _BAD_WINDOW, _MIXED_SIZES = -1, -2, -3, -4, -6
+
+_NOT_GROUPED = -1
+
+# Room for that many pairs, never touched unless they are found: 400 MB of addresses. More than that
+# are found twice, the first time to count them.
+_MOST_PAIRS = 1 << 24
 
 # All arguments are positional: a keyword costs the dispatcher almost a microsecond.
 _library: Any = torch.library.Library("sa1b_fastdecode", "DEF")  # type: ignore[no-untyped-call]
@@ -269,6 +276,148 @@ def _encode_fake(masks: Tensor, num_threads: int) -> Tensor:
 
 
 _register("encode(Tensor masks, int num_threads) -> Tensor", _encode, _encode_fake)
+
+
+def _pairwise(kind: int, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Return the CPU and the fake kernel for one kind of ``Pairwise`` in csrc/launch.h."""
+
+    def cpu(
+        data: Tensor,
+        num_masks: int,
+        other: Tensor,
+        num_other: int,
+        *rest: Any,
+    ) -> Tensor:
+        *crowd, shape = rest
+        check_data(data)
+        check_data(other)
+        num_images, rows, columns = shape if len(shape) == 3 else (_NOT_GROUPED, *shape)
+        if num_images == _NOT_GROUPED and (rows, columns) != (num_masks, num_other):
+            raise ValueError(f"expected a shape of {num_masks}x{num_other}, not {rows}x{columns}")
+        num_bytes = math.prod(shape) * dtype.itemsize
+        if min(shape) < 0 or num_bytes > _MAX_BYTES:
+            raise MemoryError(f"a result of {tuple(shape)} would take {num_bytes} bytes")
+        if num_bytes >= _FRESH_BYTES:  # most pairs of many masks have nothing in common
+            pages = dispatch.kernels("cpu").ZeroPages(num_bytes)
+            out = torch.frombuffer(pages, dtype=dtype).view(shape)
+        else:
+            out = torch.zeros(shape, dtype=dtype, device="cpu")
+        status = dispatch.kernels("cpu").pairwise(
+            data.data_ptr(),
+            data.numel(),
+            num_masks,
+            other.data_ptr(),
+            other.numel(),
+            num_other,
+            num_images,
+            rows,
+            columns,
+            _crowd_address(crowd[0], num_other) if crowd else 0,
+            kind,
+            out.data_ptr(),
+            torch.get_num_threads(),
+        )
+        _raise_for_pairs(status, data, num_masks, other, num_other, num_images)
+        return out
+
+    def fake(data: Tensor, num_masks: int, other: Tensor, num_other: int, *rest: Any) -> Tensor:
+        *crowd, shape = rest
+        _check_same_device(data, other, *crowd)
+        return data.new_empty(shape, dtype=dtype)
+
+    return cpu, fake
+
+
+def _crowd_address(iscrowd: Tensor | None, num_other: int) -> int:
+    if iscrowd is None:
+        return 0
+    if iscrowd.dtype != torch.bool or not iscrowd.is_contiguous() or iscrowd.numel() != num_other:
+        raise ValueError(f"expected {num_other} contiguous bools as iscrowd")
+    if iscrowd.device.type != "cpu":
+        raise ValueError(f"expected iscrowd on the CPU, not on {iscrowd.device}")
+    return iscrowd.data_ptr()
+
+
+def _intersecting_pairs(
+    data: Tensor, num_masks: int, other: Tensor, num_other: int, num_images: int | None
+) -> tuple[Tensor, Tensor]:
+    check_data(data)
+    check_data(other)
+    if num_images is not None and num_images < 0:
+        raise ValueError(f"num_images must not be negative, but is {num_images}")
+    images = _NOT_GROUPED if num_images is None else num_images
+    capacity = min(max(num_masks, 0) * max(num_other, 0), _MOST_PAIRS)
+    while True:
+        indices = np.empty((capacity, 2), np.int64)
+        intersection = np.empty(capacity, np.int64)
+        found = dispatch.kernels("cpu").intersecting_pairs(
+            data.data_ptr(),
+            data.numel(),
+            num_masks,
+            other.data_ptr(),
+            other.numel(),
+            num_other,
+            images,
+            capacity,
+            indices.ctypes.data,
+            intersection.ctypes.data,
+            torch.get_num_threads(),
+        )
+        if found < 0:
+            _raise_for_pairs(found, data, num_masks, other, num_other, images)
+        if found <= capacity:
+            break
+        del indices, intersection  # before more room is made
+        capacity = found
+    indices, intersection = indices[:found], intersection[:found]
+    if indices.nbytes < _FRESH_BYTES:  # not worth holding on to the room that nobody needed
+        indices, intersection = indices.copy(), intersection.copy()
+    return torch.from_numpy(indices), torch.from_numpy(intersection)
+
+
+def _intersecting_pairs_fake(
+    data: Tensor, num_masks: int, other: Tensor, num_other: int, num_images: int | None
+) -> tuple[Tensor, Tensor]:
+    _check_same_device(data, other)
+    found = torch.library.get_ctx().new_dynamic_size()
+    return data.new_empty((found, 2), dtype=torch.int64), data.new_empty(found, dtype=torch.int64)
+
+
+def _raise_for_pairs(
+    status: int, data: Tensor, num_masks: int, other: Tensor, num_other: int, num_images: int
+) -> None:
+    """As ``raise_for``; where sizes differ, name two masks that cannot be compared."""
+    if status != _MIXED_SIZES:
+        raise_for(status)
+        return
+    grouped = num_images != _NOT_GROUPED
+    begins = [0, 0]
+    tables = []  # sizes of the masks of both batches, and how many of them each image has
+    for block, n in ((data, num_masks), (other, num_other)):
+        words = 3 * n + 1 + (3 * num_images if grouped else 0)
+        header = block[: 8 * words].view(torch.int64).tolist()
+        sizes = list(zip(header[: 2 * n : 2], header[1 : 2 * n : 2], strict=True))
+        first = 3 * n + 1
+        tables.append((sizes, header[first : first + 3 * num_images : 3] if grouped else [n]))
+    for image, counts in enumerate(zip(tables[0][1], tables[1][1], strict=True)):
+        named = [
+            (f"mask {k}{of}", sizes[begin + k])
+            for (sizes, _), begin, count, of in zip(
+                tables, begins, counts, ("", " of other"), strict=True
+            )
+            for k in range(count)
+        ]
+        begins = [begin + count for begin, count in zip(begins, counts, strict=True)]
+        another = next((mask for mask in named if mask[1] != named[0][1]), None)
+        if another and min(counts) > 0:
+            (name, (h, w)), (other_name, (other_h, other_w)) = named[0], another
+            where = f"image {image}: " if grouped else ""
+            raise ValueError(
+                f"{where}masks of different sizes cannot be compared: {name} is {h}x{w}, "
+                f"{other_name} is {other_h}x{other_w}"
+            )
+
+
 _register(
     "decode(Tensor data, SymInt num_masks, Tensor? planes, Tensor? crops, bool resize, "
     "SymInt[] shape, ScalarType dtype, int num_threads) -> Tensor",
@@ -284,3 +433,13 @@ _register(
 _register("area(Tensor data, SymInt num_masks) -> Tensor", *_region(0, 1, torch.int64))
 _register("bbox(Tensor data, SymInt num_masks) -> Tensor", *_region(1, 4, torch.float32))
 _register("centroid(Tensor data, SymInt num_masks) -> Tensor", *_region(2, 2, torch.float32))
+
+_PAIR = "Tensor data, SymInt num_masks, Tensor other, SymInt num_other"
+_register(f"intersection({_PAIR}, SymInt[] shape) -> Tensor", *_pairwise(0, torch.int64))
+_register(f"iou({_PAIR}, Tensor? iscrowd, SymInt[] shape) -> Tensor", *_pairwise(1, torch.float32))
+_register(f"containment({_PAIR}, SymInt[] shape) -> Tensor", *_pairwise(2, torch.float32))
+_register(
+    f"intersecting_pairs({_PAIR}, SymInt? num_images) -> (Tensor, Tensor)",
+    _intersecting_pairs,
+    _intersecting_pairs_fake,
+)

@@ -183,3 +183,52 @@ def _encode_array(masks: np.ndarray[Any, Any], num_threads: int) -> Tensor:
     return library.encode_memory(
         masks.ctypes.data, masks.shape, masks.strides, item_size, value_bits, num_threads
     )
+
+
+def mask_intersection(a: Any, b: Any) -> Tensor:
+    """Return int64 ``(N, M)``, the pixels that each mask of ``a`` shares with each of ``b``.
+
+    Both are what :func:`pack_rles` takes; see :meth:`RLEBatch.intersection`. Grouped by image:
+    ``(B, max N, max M)``.
+
+    >>> masks = [{"size": [2, 3], "counts": [0, 4, 2]}, {"size": [2, 3], "counts": [3, 3]}]
+    >>> mask_intersection(masks, masks)
+    tensor([[4, 1],
+            [1, 3]])
+    """
+    first, second = _pack_both(a, b)
+    return first.intersection(second)
+
+
+def mask_iou(a: Any, b: Any, iscrowd: Any = None) -> Tensor:
+    """Return float32 ``(N, M)``, intersection over union of each mask of ``a`` with each of ``b``.
+
+    Both are what :func:`pack_rles` takes; ``iscrowd`` belongs to ``b``; see :meth:`RLEBatch.iou`.
+
+    >>> masks = [{"size": [2, 3], "counts": [0, 4, 2]}, {"size": [2, 3], "counts": [3, 3]}]
+    >>> mask_iou(masks, masks)
+    tensor([[1.0000, 0.1667],
+            [0.1667, 1.0000]])
+    """
+    first, second = _pack_both(a, b)
+    return first.iou(second, iscrowd)
+
+
+def mask_containment(a: Any, b: Any) -> Tensor:
+    """Return float32 ``(N, M)``, how much of each mask of ``b`` lies in each mask of ``a``.
+
+    Both are what :func:`pack_rles` takes; see :meth:`RLEBatch.containment`.
+
+    >>> masks = [{"size": [2, 3], "counts": [0, 4, 2]}, {"size": [2, 3], "counts": [3, 3]}]
+    >>> mask_containment(masks, masks)
+    tensor([[1.0000, 0.3333],
+            [0.2500, 1.0000]])
+    """
+    first, second = _pack_both(a, b)
+    return first.containment(second)
+
+
+def _pack_both(a: Any, b: Any) -> tuple[RLEBatch, RLEBatch]:
+    """Pack both; the same masks once, since a batch with itself takes half the time."""
+    first = pack_rles(a)
+    return first, first if b is a else pack_rles(b)

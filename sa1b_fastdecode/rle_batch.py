@@ -21,6 +21,10 @@ _decode_out = torch.ops.sa1b_fastdecode.decode_out.default
 _area = torch.ops.sa1b_fastdecode.area.default
 _bbox = torch.ops.sa1b_fastdecode.bbox.default
 _centroid = torch.ops.sa1b_fastdecode.centroid.default
+_intersection = torch.ops.sa1b_fastdecode.intersection.default
+_iou = torch.ops.sa1b_fastdecode.iou.default
+_containment = torch.ops.sa1b_fastdecode.containment.default
+_intersecting_pairs = torch.ops.sa1b_fastdecode.intersecting_pairs.default
 
 
 class RLEBatch:
@@ -377,6 +381,148 @@ class RLEBatch:
         """
         centroid: Tensor = _centroid(self.data, self.num_masks)
         return centroid
+
+    def intersection(self, other: RLEBatch) -> Tensor:
+        """Return the pixels that each mask has in common with each mask of another batch.
+
+        Args:
+            other: M masks; all masks of both batches have one size. ``batch.intersection(batch)``
+                takes half the work. Of a batch grouped by image, another with as many images:
+                compared are the masks of the same image, which have one size in each image.
+
+        Returns:
+            Tensor: int64 ``(N, M)``. Grouped: ``(B, max N, max M)``, zeros where an image has fewer
+            masks.
+
+        Raises:
+            ValueError: masks of different sizes, naming them; one batch is grouped, the other not;
+                another number of images.
+            TypeError: ``other`` is no RLEBatch; :func:`sa1b_fastdecode.mask_intersection` takes
+                what can be packed.
+
+        Note:
+            Nothing is decoded, and time follows the pairs whose boxes meet and the columns they
+            share. Exact and bit-identical on every backend. Memory: the result, 8 bytes a run (of
+            masks with one run a column, as most are, 4) and 16 MB.
+
+        Example:
+            >>> import sa1b_fastdecode as fd
+            >>> batch = fd.pack_rles([{"size": [2, 3], "counts": c} for c in ([0, 4, 2], [3, 3])])
+            >>> batch.intersection(batch)
+            tensor([[4, 1],
+                    [1, 3]])
+        """
+        shape = self._pair_shape(other)
+        intersection: Tensor = _intersection(
+            self.data, self.num_masks, other.data, other.num_masks, shape
+        )
+        return intersection
+
+    def iou(self, other: RLEBatch, iscrowd: Any = None) -> Tensor:
+        """Return intersection over union of each mask with each mask of another batch.
+
+        Args:
+            other: as in :meth:`intersection`; in COCO's terms self are detections, other is the
+                ground truth.
+            iscrowd: one bool or integer for each mask of ``other``, in order, also of a grouped
+                batch. Where it is not 0 the union is the area of the mask of ``self`` alone.
+
+        Returns:
+            Tensor: float32 ``(N, M)``, or grouped ``(B, max N, max M)``; 0 where the union is 0.
+            Exact integers are divided in float64 and rounded once.
+
+        Raises:
+            ValueError: as in :meth:`intersection`; ``iscrowd`` of another length.
+            TypeError: as in :meth:`intersection`; ``iscrowd`` holds no integers.
+
+        Example:
+            >>> import sa1b_fastdecode as fd
+            >>> batch = fd.pack_rles([{"size": [2, 3], "counts": c} for c in ([0, 4, 2], [3, 3])])
+            >>> batch.iou(batch, iscrowd=[False, True])
+            tensor([[1.0000, 0.2500],
+                    [0.1667, 1.0000]])
+        """
+        shape = self._pair_shape(other)
+        crowd = None if iscrowd is None else arguments.read_iscrowd(iscrowd, other.num_masks)
+        iou: Tensor = _iou(self.data, self.num_masks, other.data, other.num_masks, crowd, shape)
+        return iou
+
+    def containment(self, other: RLEBatch) -> Tensor:
+        """Return how much of each mask of another batch lies in each mask of this one.
+
+        ``out[i, j]`` is the intersection of ``self[i]`` and ``other[j]`` over the area of
+        ``other[j]``; 0 if that is empty.
+
+        Args:
+            other: as in :meth:`intersection`.
+
+        Returns:
+            Tensor: float32 ``(N, M)``, or grouped ``(B, max N, max M)``. Exact integers are divided
+            in float64 and rounded once.
+
+        Raises:
+            ValueError, TypeError: as in :meth:`intersection`.
+
+        Example:
+            >>> import sa1b_fastdecode as fd
+            >>> batch = fd.pack_rles([{"size": [2, 3], "counts": c} for c in ([0, 4, 2], [3, 3])])
+            >>> batch.containment(batch)
+            tensor([[1.0000, 0.3333],
+                    [0.2500, 1.0000]])
+        """
+        shape = self._pair_shape(other)
+        containment: Tensor = _containment(
+            self.data, self.num_masks, other.data, other.num_masks, shape
+        )
+        return containment
+
+    def intersecting_pairs(self, other: RLEBatch) -> tuple[Tensor, Tensor]:
+        """Return only the pairs that have pixels in common: :meth:`intersection` as a sparse list.
+
+        For many masks of which few meet, where ``(N, M)`` numbers would not fit into memory.
+
+        Args:
+            other: as in :meth:`intersection`.
+
+        Returns:
+            tuple: ``indices`` int64 ``(K, 2)``, sorted: a mask of ``self`` and one of ``other``,
+            counted over all images where they are grouped; ``intersection`` int64 ``(K,)``, in
+            pixels, above 0. A pair takes 24 bytes.
+
+        Raises:
+            ValueError, TypeError: as in :meth:`intersection`.
+
+        Example:
+            >>> import sa1b_fastdecode as fd
+            >>> batch = fd.pack_rles([{"size": [2, 3], "counts": c} for c in ([0, 1, 5], [3, 3])])
+            >>> batch.intersecting_pairs(batch)
+            (tensor([[0, 0],
+                    [1, 1]]), tensor([1, 3]))
+        """
+        self._pair_shape(other)
+        indices, intersection = _intersecting_pairs(
+            self.data, self.num_masks, other.data, other.num_masks, self.num_images
+        )
+        return indices, intersection
+
+    def _pair_shape(self, other: RLEBatch) -> tuple[int, ...]:
+        """Return the shape of what compares all masks with all of another batch, if it can be."""
+        if not isinstance(other, RLEBatch):
+            raise TypeError(f"other must be an RLEBatch, not {type(other).__name__}")
+        if other.device != self.device:
+            raise ValueError(f"the batches are on different devices, {self.device}, {other.device}")
+        if self.num_images is None and other.num_images is None:
+            return self.num_masks, other.num_masks
+        if self.num_images is None or other.num_images is None:
+            raise ValueError(
+                "cannot compare a flat with a grouped batch; use .flat() on the grouped one"
+            )
+        if self.num_images != other.num_images:
+            raise ValueError(
+                f"grouped batches must have as many images, not {self.num_images} and "
+                f"{other.num_images}"
+            )
+        return self.num_images, self.max_masks, other.max_masks
 
     def to_coco(
         self, counts: Literal["str", "bytes", "list"] = "str"

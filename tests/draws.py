@@ -90,11 +90,17 @@ sides = st.one_of(st.integers(1, 12), st.sampled_from(EDGE_SIDES))
 
 
 @st.composite
-def sizes_and_counts(draw, side=sides):
-    """Draw (h, w), counts that add up to h*w, zero-length runs anywhere."""
-    h, w = draw(side), draw(side)
+def counts_of(draw, h, w):
+    """Draw counts that add up to h*w, zero-length runs anywhere."""
     cuts = draw(st.lists(st.integers(0, h * w), max_size=24).map(sorted))
-    return h, w, [b - a for a, b in zip([0, *cuts], [*cuts, h * w], strict=True)]
+    return [b - a for a, b in zip([0, *cuts], [*cuts, h * w], strict=True)]
+
+
+@st.composite
+def sizes_and_counts(draw, side=sides):
+    """Draw (h, w) and counts of a mask of that size."""
+    h, w = draw(side), draw(side)
+    return h, w, draw(counts_of(h, w))
 
 
 # Bytes that look like counts most of the time, so that decoding goes on past the first character.

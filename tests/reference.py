@@ -84,6 +84,37 @@ def centroid(mask):
     return tuple(np.float32(int(at.sum()) / n) for at in (rows, columns))
 
 
+def intersection(a, b):
+    return int((a & b).sum())
+
+
+def iou(a, b, crowd=False):
+    """Return intersection over union, 0 for a union of 0; a crowd's union is the area of ``a``."""
+    shared = intersection(a, b)
+    union = area(a) if crowd else area(a) + area(b) - shared
+    return np.float32(shared / union) if union else np.float32(0)
+
+
+def containment(a, b):
+    """Return how much of ``b`` lies in ``a``, 0 if ``b`` is empty."""
+    return np.float32(intersection(a, b) / area(b)) if area(b) else np.float32(0)
+
+
+def pairs(function, a, b, dtype):
+    """Return (N, M) of a function of each mask of ``a`` and each of ``b``."""
+    values = [[function(x, y) for y in b] for x in a]
+    return np.array(values, dtype).reshape(len(a), len(b))
+
+
+def pairs_of_images(function, a, b, dtype):
+    """Return (B, max N, max M) of lists of masks, one an image, padded with zeros."""
+    most = [max((len(image) for image in images), default=0) for images in (a, b)]
+    batch = np.zeros((len(a), *most), dtype)
+    for k, (rows, columns) in enumerate(zip(a, b, strict=True)):
+        batch[k, : len(rows), : len(columns)] = pairs(function, rows, columns, dtype)
+    return batch
+
+
 def nearest_indices(length, out_length):
     """Return the source index that nearest resizing shows at each output index."""
     scale = np.float32(length) / np.float32(out_length)

@@ -24,6 +24,10 @@ TEST_OF_OPERATOR = {
     "bbox": test_conformance.test_regions,
     "centroid": test_conformance.test_regions,
     "encode": test_conformance.test_encode,
+    "intersection": test_conformance.test_pairwise,
+    "iou": test_conformance.test_pairwise,
+    "containment": test_conformance.test_pairwise,
+    "intersecting_pairs": test_conformance.test_intersecting_pairs,
 }
 
 # Where the arguments of the operators come from: from the batch, or from keywords of `decode`.
@@ -40,6 +44,18 @@ KEYWORDS_OF_ARGUMENT = {
     "masks": (),
 }
 
+# The same for the operators of pairs, whose methods take another batch.
+KEYWORDS_OF_PAIR_ARGUMENT = {
+    "data": (),
+    "num_masks": (),
+    "other": ("other",),
+    "num_other": ("other",),
+    "num_images": (),
+    "iscrowd": ("iscrowd",),
+    "shape": (),
+}
+PAIR_OPERATORS = ("intersection", "iou", "containment", "intersecting_pairs")
+
 # Functions of the package that compute something, and the operators behind them.
 OPERATORS_OF_FUNCTION = {
     "decode_rle_batch": ("decode", "decode_out"),
@@ -47,7 +63,11 @@ OPERATORS_OF_FUNCTION = {
     "mask_bbox": ("bbox",),
     "mask_centroid": ("centroid",),
     "encode_masks": ("encode",),
+    "mask_intersection": ("intersection",),
+    "mask_iou": ("iou",),
+    "mask_containment": ("containment",),
 }
+METHODS_ONLY = {"intersecting_pairs"}
 NOT_OPERATORS = {"RLEBatch", "__version__", "active_backend", "backends", "pack_rles"}
 
 
@@ -108,8 +128,9 @@ def test_the_property_test_draws_every_keyword():
 
 def test_every_argument_of_the_operators_is_known():
     for name, schema in operators().items():
+        known = KEYWORDS_OF_PAIR_ARGUMENT if name in PAIR_OPERATORS else KEYWORDS_OF_ARGUMENT
         for argument in schema.arguments:
-            assert argument.name in KEYWORDS_OF_ARGUMENT, f"{name} has a new {argument.name}"
+            assert argument.name in known, f"{name} has a new {argument.name}"
     known = {keyword for group in KEYWORDS_OF_ARGUMENT.values() for keyword in group}
     assert known == keywords(RLEBatch.decode)
 
@@ -130,6 +151,33 @@ def test_every_dtype_and_layout_is_encoded():
     assert keywords(fd.encode_masks) == {"masks", "num_threads"}
 
 
+@pytest.mark.parametrize("operator", PAIR_OPERATORS)
+def test_pairs_are_parametrised(operator):
+    method = getattr(RLEBatch, operator)
+    exercised = {"other"}
+    if operator in METHODS_ONLY:
+        test = test_conformance.test_intersecting_pairs
+    else:
+        test = test_conformance.test_pairwise
+        assert operator in parameters(test, "operator")
+        assert keywords(method, ("self", "other")) == keywords(
+            getattr(fd, f"mask_{operator}"), ("a", "b")
+        )
+    assert parameters(test, "name") == list(test_conformance.PAIRS)
+    if operator == "iou":
+        assert set(parameters(test_conformance.test_iou_with_crowds, "name")) <= set(
+            test_conformance.PAIRS
+        )
+        exercised.add("iscrowd")
+    assert keywords(method) == exercised
+    known = {
+        keyword
+        for argument in operators()[operator].arguments
+        for keyword in KEYWORDS_OF_PAIR_ARGUMENT[argument.name]
+    }
+    assert known == exercised
+
+
 def test_methods_and_function_have_the_same_keywords():
     of_method = inspect.signature(RLEBatch.decode).parameters
     of_function = inspect.signature(fd.decode_rle_batch).parameters
@@ -142,4 +190,4 @@ def test_methods_and_function_have_the_same_keywords():
 def test_every_public_function_is_known():
     assert set(fd.__all__) == set(OPERATORS_OF_FUNCTION) | NOT_OPERATORS
     covered = {name for names in OPERATORS_OF_FUNCTION.values() for name in names}
-    assert covered == set(TEST_OF_OPERATOR)
+    assert covered | METHODS_ONLY == set(TEST_OF_OPERATOR)

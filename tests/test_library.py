@@ -71,6 +71,38 @@ def test_opcheck_encode(backend, sample, num_threads):
     torch.library.opcheck(ops.encode.default, (ENCODE_SAMPLES[sample], num_threads))
 
 
+SECOND = fd.pack_rles([draws.to_rle(mask) for mask in draws.every_kind(12, 17, seed=1)[:4]])
+SECOND_GROUPED = fd.pack_rles([SECOND[:1], SECOND[1:3], SECOND[3:]])
+CROWD = torch.tensor([True, False, False, True])
+PAIRS = {
+    "flat": (FLAT.data, 9, SECOND.data, 4),
+    "itself": (FLAT.data, 9, FLAT.data, 9),
+    "images": (GROUPED.data, 5, SECOND_GROUPED.data, 4),
+    "no rows": (EMPTY.data, 0, SECOND.data, 4),
+    "nothing": (EMPTY.data, 0, EMPTY.data, 0),
+}
+SHAPES = {"images": [3, 3, 2]}
+PAIRWISE = ["intersection", "iou", "containment"]
+
+
+def pair_arguments(name, sample):
+    _, num_masks, _, num_other = PAIRS[sample]
+    crowd = [CROWD if num_other == 4 else None] if name == "iou" else []
+    return *PAIRS[sample], *crowd, SHAPES.get(sample, [num_masks, num_other])
+
+
+@pytest.mark.parametrize("name", PAIRWISE)
+@pytest.mark.parametrize("sample", PAIRS)
+def test_opcheck_pairwise(backend, name, sample):
+    torch.library.opcheck(getattr(ops, name).default, pair_arguments(name, sample))
+
+
+@pytest.mark.parametrize("sample", PAIRS)
+def test_opcheck_intersecting_pairs(backend, sample):
+    num_images = 3 if sample == "images" else None
+    torch.library.opcheck(ops.intersecting_pairs.default, (*PAIRS[sample], num_images))
+
+
 # --- Fake tensors
 
 
@@ -103,6 +135,18 @@ def test_fake_encode_has_a_size_that_is_not_known():
     assert fake.dim() == 1
     assert isinstance(fake.shape[0], torch.SymInt)
     assert (fake.dtype, fake.device.type) == (torch.uint8, "cpu")
+
+
+@pytest.mark.parametrize("name", PAIRWISE)
+@pytest.mark.parametrize("sample", PAIRS)
+def test_meta_pairwise(name, sample):
+    arguments = pair_arguments(name, sample)
+    real = getattr(ops, name)(*arguments)
+    meta = getattr(ops, name)(
+        *(a.to("meta") if isinstance(a, torch.Tensor) else a for a in arguments)
+    )
+    assert (meta.shape, meta.dtype, meta.stride()) == (real.shape, real.dtype, real.stride())
+    assert meta.device.type == "meta"
 
 
 def test_meta_decode():
@@ -168,6 +212,34 @@ def test_compiled_regions(compiler, batch):
         compile_whole(regions, compiler)(batch), regions(batch), strict=True
     ):
         assert torch.equal(result, expected)
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [(FLAT, SECOND), (FLAT, FLAT), (GROUPED, SECOND_GROUPED), (GROUPED, GROUPED), (EMPTY, SECOND)],
+    ids=["flat", "itself", "grouped", "grouped with itself", "empty"],
+)
+def test_compiled_pairwise(compiler, pair):
+    def compare(a, b):
+        crowd = a.iou(b, iscrowd=[i % 2 for i in range(b.num_masks)])
+        return a.intersection(b) + 1, a.iou(b) * 2, a.containment(b) - 1, crowd
+
+    compiled = compile_whole(compare, compiler)
+    for result, expected in zip(compiled(*pair), compare(*pair), strict=True):
+        assert torch.equal(result, expected)
+
+
+def test_compiled_pairs_of_mixed_sizes_still_raise(compiler):
+    compiled = compile_whole(lambda a, b: a.iou(b), compiler)
+    with pytest.raises(ValueError, match="mask 0 is 12x17, mask 0 of other is 5x9"):
+        compiled(FLAT, MIXED)
+
+
+def test_compiled_intersecting_pairs(compiler):
+    """How many there are, a graph can know only if it is told that it may."""
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        compiled = compile_whole(lambda a, b: a.intersecting_pairs(b)[1] + 1, compiler)
+        assert torch.equal(compiled(FLAT, SECOND), FLAT.intersecting_pairs(SECOND)[1] + 1)
 
 
 def test_compiled_mixed_sizes(compiler):

@@ -335,7 +335,11 @@ def test_hostile_strings(strings, sides):
             assert not out.numel() or int(out.max()) <= 1
             small = batch.decode(size=(9, 11))
             centroid = batch.centroid().nan_to_num(-1)
-            results.append([out, small, batch.area(), batch.bbox(), centroid])
+            shared = batch.intersection(batch)
+            results.append([out, small, batch.area(), batch.bbox(), centroid, shared])
+            results[-1] += [batch.iou(batch[:]), *batch.intersecting_pairs(batch[:2])]
+            pixels = out.flatten(1).double()
+            assert torch.equal(shared.double(), pixels @ pixels.T)
             # What is counted is what is drawn.
             drawn = torch.stack([plane.sum(dtype=torch.int64) for plane in out])
             assert torch.equal(batch.area(), drawn)
@@ -362,6 +366,8 @@ def test_hostile_strings_of_the_largest_masks(characters):
             assert 0 <= y <= y + h <= 65535
             crop = batch.decode(crop=(65000, 65530, 535, 7))
             assert int(crop.max()) <= 1
+            assert batch.intersection(batch).tolist() == batch.intersection(batch[:]).tolist()
+            assert batch.intersection(batch).tolist() == [[area]]
             areas.add((area, x, y, w, h, int(crop.sum())))
     assert len(areas) == 1
 
@@ -616,6 +622,119 @@ def test_operator_of_encode_called_directly(backend):
         encode(torch.zeros(3), 1)
 
 
+# --- Pairs
+
+PAIRWISE = ["intersection", "iou", "containment", "intersecting_pairs"]
+HIGHER = {"size": [6, 5], "counts": [30]}
+
+
+def compare(operator, a, b):
+    """Call an operator on two batches, and its function, if it has one, on what makes them."""
+    function = getattr(fd, f"mask_{operator}", None)
+    if function is not None:
+        function(a, b)
+    return getattr(fd.pack_rles(a), operator)(fd.pack_rles(b))
+
+
+@pytest.mark.parametrize("operator", PAIRWISE)
+@pytest.mark.parametrize(
+    ("a", "b", "message"),
+    [
+        ([GOOD, GOOD], [GOOD, HIGHER], "^masks .*: mask 0 is 4x5, mask 1 of other is 6x5"),
+        ([GOOD, HIGHER], [GOOD], "^masks .*: mask 0 is 4x5, mask 1 is 6x5"),
+        ([HIGHER], [GOOD], "mask 0 is 6x5, mask 0 of other is 4x5"),
+        ([GOOD], [{"size": [5, 4], "counts": [20]}], "mask 0 is 4x5, mask 0 of other is 5x4"),
+        (
+            [[GOOD], [HIGHER, GOOD]],
+            [[], [HIGHER]],
+            "^image 1: masks .*: mask 0 is 6x5, mask 1 is 4x5",
+        ),
+        (
+            [[GOOD, HIGHER], [], [GOOD]],
+            [[], [GOOD, HIGHER], [GOOD, HIGHER]],
+            "^image 2: .*mask 0 is 4x5, mask 1 of other is 6x5",
+        ),
+        ([GOOD], [[GOOD]], "flat"),
+        ([[GOOD]], [GOOD], "flat"),
+        ([[GOOD], []], [[GOOD]], "2 and 1"),
+        ([[GOOD]], [[GOOD], [GOOD], []], "1 and 3"),
+    ],
+)
+def test_masks_that_cannot_be_compared(backend, operator, a, b, message):
+    with pytest.raises(ValueError, match=message):
+        compare(operator, a, b)
+
+
+@pytest.mark.parametrize("operator", PAIRWISE)
+def test_sizes_do_not_matter_where_nothing_is_compared(backend, operator):
+    for a, b, shape in [
+        ([GOOD, HIGHER], [], (2, 0)),
+        ([], [GOOD, HIGHER], (0, 2)),
+        ([[GOOD, HIGHER], []], [[], [HIGHER, GOOD]], (2, 2, 2)),
+    ]:
+        result = compare(operator, a, b)
+        if operator == "intersecting_pairs":
+            assert [part.shape for part in result] == [(0, 2), (0,)]
+        else:
+            assert result.shape == shape
+            assert not result.any()
+
+
+@pytest.mark.parametrize("operator", PAIRWISE)
+@pytest.mark.parametrize(
+    "other", [None, GOOD, [GOOD], torch.zeros(3), np.zeros((3, 4, 5)), "12", 3]
+)
+def test_other_is_no_batch(backend, operator, other):
+    with pytest.raises(TypeError, match=f"RLEBatch, not {type(other).__name__}"):
+        getattr(BATCH, operator)(other)
+
+
+@pytest.mark.parametrize("operator", PAIRWISE[:3])
+@pytest.mark.parametrize("wrong", [None, 3, "37:", object(), [None], [GOOD, 3]], ids=repr)
+def test_pairs_of_what_is_no_rle(backend, operator, wrong):
+    function = getattr(fd, f"mask_{operator}")
+    for arguments in ((wrong, [GOOD]), ([GOOD], wrong)):
+        with pytest.raises(TypeError):
+            function(*arguments)
+    with pytest.raises(ValueError, match=r"^mask 1: .*add up to 19"):
+        function([GOOD], [GOOD, counts(b"379")])
+
+
+@pytest.mark.parametrize(
+    ("iscrowd", "kind", "message"),
+    [
+        ([0, 1], ValueError, r"\(3,\).*\(2,\)"),
+        ([0] * 4, ValueError, r"\(3,\).*\(4,\)"),
+        ([], ValueError, r"\(3,\).*\(0,\)"),
+        (1, ValueError, r"\(3,\).*\(\)"),
+        (True, ValueError, "iscrowd"),
+        ([[0, 1, 0]], ValueError, r"\(3,\).*\(1, 3\)"),
+        (np.zeros((3, 1), bool), ValueError, r"\(3, 1\)"),
+        ([0.0, 1.0, 0.0], TypeError, "iscrowd must be integers"),
+        (torch.zeros(3), TypeError, "iscrowd must be integers"),
+        (["0", "1", "0"], TypeError, "iscrowd must be integers"),
+        ("010", TypeError, "iscrowd must be integers"),
+        ([None] * 3, TypeError, "iscrowd must be integers"),
+        ({0, 1}, TypeError, "iscrowd must be integers"),
+        ([0, 1j, 0], TypeError, "iscrowd must be integers"),
+        ([2**64] * 3, ValueError, "iscrowd"),
+    ],
+)
+def test_iscrowd_of_a_wrong_kind(backend, iscrowd, kind, message):
+    with pytest.raises(kind, match=message):
+        BATCH.iou(BATCH, iscrowd)
+    with pytest.raises(kind, match=message):
+        fd.pack_rles([[GOOD], [GOOD, GOOD]]).iou(fd.pack_rles([[GOOD, GOOD], [GOOD]]), iscrowd)
+    with pytest.raises(kind, match=message):
+        fd.mask_iou([GOOD], [GOOD] * 3, iscrowd)
+
+
+def test_any_integer_but_zero_is_a_crowd(backend):
+    expected = BATCH.iou(BATCH, [True, False, True])
+    assert torch.equal(BATCH.iou(BATCH, [-1, 0, 256]), expected)
+    assert torch.equal(BATCH.iou(BATCH, np.array([2**40, 0, 1])[::-1][::-1]), expected)
+
+
 # --- Devices
 
 
@@ -671,6 +790,17 @@ def operator_calls(data, num_masks):
         lambda: ops.area(data, num_masks),
         lambda: ops.bbox(data, num_masks),
         lambda: ops.centroid(data, num_masks),
+        *(
+            call
+            for a, b in (((data, num_masks), (BATCH.data, 3)), ((BATCH.data, 3), (data, num_masks)))
+            for call in (
+                lambda a=a, b=b: ops.intersection(*a, *b, [a[1], b[1]]),
+                lambda a=a, b=b: ops.iou(*a, *b, None, [a[1], b[1]]),
+                lambda a=a, b=b: ops.containment(*a, *b, [a[1], b[1]]),
+                lambda a=a, b=b: ops.intersecting_pairs(*a, *b, None),
+            )
+        ),
+        lambda: ops.intersection(data, num_masks, data, num_masks, [num_masks, num_masks]),
     ]
 
 
@@ -740,7 +870,59 @@ def check_inconsistent_arguments():
                 raise AssertionError(f"{name}: {what} was accepted")
 
 
-CHECKS = ["check_corrupt_blocks", "check_inconsistent_arguments"]
+def check_inconsistent_pairs():
+    ops = torch.ops.sa1b_fastdecode
+    data, n = BATCH.data, 3
+    grouped = fd.pack_rles([[GOOD], [GOOD, GOOD]])
+    pair, images = (data, n, data, n), (grouped.data, 3, grouped.data, 3)
+    crowd = torch.zeros(3, dtype=torch.bool)
+    calls = {
+        "too few rows": lambda: ops.intersection(*pair, [2, 3]),
+        "too many columns": lambda: ops.intersection(*pair, [3, 4]),
+        "transposed": lambda: ops.iou(data, n, BATCH[:2].data, 2, None, [2, 3]),
+        "one dimension": lambda: ops.containment(*pair, [9]),
+        "no dimension": lambda: ops.containment(*pair, []),
+        "four dimensions": lambda: ops.containment(*pair, [1, 1, 3, 3]),
+        "negative shape": lambda: ops.containment(*pair, [-3, -3]),
+        "flat blocks as images": lambda: ops.intersection(*pair, [1, 3, 3]),
+        "too many images": lambda: ops.intersection(*images, [3, 2, 2]),
+        "too few images": lambda: ops.intersection(*images, [1, 2, 2]),
+        "no images": lambda: ops.intersection(*images, [0, 2, 2]),
+        "negative number of images": lambda: ops.intersection(*images, [-1, 3, 3]),
+        "too few masks an image": lambda: ops.intersection(*images, [2, 1, 2]),
+        "huge shape": lambda: ops.intersection(*images, [2, 2**40, 2**40]),
+        "negative rows": lambda: ops.intersection(*images, [2, -2, -2]),
+        "pairs of too many images": lambda: ops.intersecting_pairs(*images, 3),
+        "pairs of too few images": lambda: ops.intersecting_pairs(*images, 1),
+        "pairs of -1 images": lambda: ops.intersecting_pairs(*images, -1),
+        "pairs of 2**62 images": lambda: ops.intersecting_pairs(*images, 2**62),
+        "short iscrowd": lambda: ops.iou(*pair, crowd[:2], [3, 3]),
+        "long iscrowd": lambda: ops.iou(*pair, torch.zeros(4, dtype=torch.bool), [3, 3]),
+        "int iscrowd": lambda: ops.iou(*pair, crowd.int(), [3, 3]),
+        "strided iscrowd": lambda: ops.iou(*pair, torch.zeros(6, dtype=torch.bool)[::2], [3, 3]),
+        "meta iscrowd": lambda: ops.iou(*pair, crowd.to("meta"), [3, 3]),
+        "meta other": lambda: ops.iou(data, n, data.to("meta"), n, None, [3, 3]),
+    }
+    for word, value in [(10, -1), (10, 2), (13, 0), (13, 2**62), (13, -(2**62))]:
+        bad = grouped.data.clone()
+        bad[: 8 * 16].view(torch.int64)[word] = value
+        for what, first, second in (
+            ("both", bad, bad), ("the one", bad, grouped.data), ("the other", grouped.data, bad)
+        ):  # fmt: skip
+            calls[f"word {word} of {what} is {value}"] = lambda a=first, b=second: ops.intersection(
+                a, 3, b, 3, [2, 2, 2]
+            )
+    for name in available():
+        with dispatch.use(name):
+            for what, call in calls.items():
+                try:
+                    call()
+                except (ValueError, TypeError, RuntimeError, IndexError, MemoryError):
+                    continue
+                raise AssertionError(f"{name}: {what} was accepted")
+
+
+CHECKS = ["check_corrupt_blocks", "check_inconsistent_arguments", "check_inconsistent_pairs"]
 
 
 @pytest.mark.timeout(100)

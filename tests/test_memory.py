@@ -180,6 +180,56 @@ for batch in (
     )
 
 
+@pytest.mark.parametrize("masks", ["noise(2000, 3000, i)", "box(3000, 4000, i)"])
+def test_pairs_take_eight_bytes_a_run(backend, masks):
+    """Of both batches, beside the result and the usual room."""
+    run(
+        backend,
+        f"""
+rles = [{masks} for i in range(6)]
+runs = sum(len(rle["counts"]) // 2 for rle in fd.pack_rles(rles[:1]).to_coco("list")) * 6
+batch, other = fd.pack_rles(rles), fd.pack_rles(rles[::-1])
+grouped = fd.pack_rles([rles[:2], [], rles[2:]])
+calls = {{
+    "intersection": lambda a, b: a.intersection(b),
+    "iou": lambda a, b: a.iou(b, [1, 0] * 3),
+    "containment": lambda a, b: a.containment(b),
+    "pairs": lambda a, b: torch.cat([part.flatten() for part in a.intersecting_pairs(b)]),
+}}
+for name, call in calls.items():
+    for a, b in ((batch, batch), (batch, other), (grouped, grouped)):
+        call(a, b)
+        peak, result = peak_of(lambda: call(a, b))
+        listed = 8 * runs * (1 if a is b else 2)
+        assert peak <= num_bytes(result) + listed + {LIMIT}, (name, peak, listed)
+""",
+    )
+
+
+def test_pairs_of_very_many_masks(backend):
+    """400 million pairs, of which one in 600 meets: what they take follows those that do."""
+    run(
+        backend,
+        f"""
+def squares(n, side, size):
+    counts = []
+    for i in range(n):
+        x, y = (i * 7919) % (side - size), (i * 104729) % (side - size)
+        last = side * side - (x + size - 1) * side - y - size
+        counts.append([x * side + y, *[size, side - size] * (size - 1), size, last])
+    return fd.pack_rles([{{"size": [side, side], "counts": c}} for c in counts])
+
+batch = squares(20_000, 2000, 24)
+batch[:100].intersecting_pairs(batch[:100])
+for other in (batch, batch[:]):
+    peak, (indices, intersection) = peak_of(lambda: batch.intersecting_pairs(other))
+    assert peak <= num_bytes(indices) + num_bytes(intersection) + {LIMIT}, peak
+    assert 200_000 < len(indices) < 2_000_000, len(indices)
+    assert bool((intersection[indices[:, 0] == indices[:, 1]] == 24 * 24).all())
+""",
+    )
+
+
 def test_packing_takes_the_batch_and_little_more(backend):
     run(
         backend,
@@ -261,6 +311,8 @@ check("decode_rle_batch", lambda: fd.decode_rle_batch(rles))
 check("small result", lambda: fd.decode_rle_batch(rles, size=(4, 4)))
 for function in (fd.mask_area, fd.mask_bbox, fd.mask_centroid):
     check(function.__name__, lambda: function(rles))
+for function in (fd.mask_intersection, fd.mask_iou, fd.mask_containment):
+    check(function.__name__, lambda: function(rles[:2], rles[:3]))
 """,
     )
 
@@ -281,6 +333,7 @@ def use(i):
     some.decode(dtype=torch.{dtype}, size=(1 + i % 97, 1 + i // 97))
     some.area(), some.bbox(), some.centroid(), some.to_coco("list"), some[1:]
     fd.encode_masks(noisy[: 1 + i % 40, : 1 + i % 97])
+    some.iou(batch), some.intersecting_pairs(some)
     if i % 10 == 0:
         batch.decode(dtype=torch.float32, size=(300 + i % 50, 301))
 for i in range(1000):  # until the heap has found its size

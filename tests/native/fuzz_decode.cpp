@@ -156,6 +156,7 @@ void run(const uint8_t* data, size_t size) {
   check_strings(rles, block.batch(), counts);
   check_regions(rles, block.batch(), counts);
   check_decode(rles, block.batch(), counts, input);
+  check_pairs_of_one_size(rles);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "check.h"
@@ -234,6 +235,84 @@ inline bool regions_right(const Regions& r, int64_t i, const Rle& rle, const Cou
          bbox[3] == static_cast<float>(bottom - top) &&
          centroid[0] == static_cast<float>(static_cast<double>(sum_y) / n) &&
          centroid[1] == static_cast<float>(static_cast<double>(sum_x) / n);
+}
+
+// ---- pairs
+
+// The pixels of h*w that are inside both masks, given by their counts: runs in order, one by one.
+inline int64_t shared_pixels(int64_t pixels, const Counts& a, const Counts& b) {
+  const auto foreground = [&](const Counts& counts) {
+    std::vector<std::pair<int64_t, int64_t>> runs;
+    int64_t end = 0;
+    for (size_t i = 0; i < counts.size(); ++i) {
+      const int64_t begin = std::min(end, pixels);
+      end += int64_t{counts[i]};
+      if (i % 2 == 1) runs.emplace_back(begin, std::min(end, pixels));
+    }
+    return runs;
+  };
+  int64_t shared = 0;
+  const auto runs_of_b = foreground(b);
+  for (const auto& [begin_a, end_a] : foreground(a)) {
+    for (const auto& [begin_b, end_b] : runs_of_b) {
+      shared += std::max<int64_t>(0, std::min(end_a, end_b) - std::max(begin_a, begin_b));
+    }
+  }
+  return shared;
+}
+
+// What every pair of masks shares, by definition: [N][M].
+inline std::vector<int64_t> all_shared(const std::vector<Rle>& rles, const Batch& a,
+                                       const Batch& b) {
+  const std::vector<Counts> counts_a = read_counts(a), counts_b = read_counts(b);
+  std::vector<int64_t> shared;
+  for (const Counts& row : counts_a) {
+    for (const Counts& column : counts_b) {
+      shared.push_back(shared_pixels(rles[0].h * rles[0].w, row, column));
+    }
+  }
+  return shared;
+}
+
+inline std::vector<int64_t> run_intersection(const Batch& a, const Batch& b, int num_threads) {
+  const auto out = exactly<int64_t>(a.num_masks * b.num_masks);
+  std::fill_n(out.get(), a.num_masks * b.num_masks, int64_t{0});
+  const Pairwise pairs = {
+      Pairwise::kIntersection, kNotGrouped, a.num_masks, b.num_masks, nullptr, out.get()};
+  CHECK(cpu::pairwise(a, b, pairs, num_threads) == kOk);
+  return {out.get(), out.get() + a.num_masks * b.num_masks};
+}
+
+// The pairs that share pixels, laid out as a matrix again; in order, and room for exactly all.
+inline std::vector<int64_t> run_intersecting_pairs(const Batch& a, const Batch& b,
+                                                   int num_threads) {
+  IntersectingPairs pairs = {kNotGrouped, 0, nullptr, nullptr};
+  const int64_t found = cpu::intersecting_pairs(a, b, pairs, num_threads);
+  CHECK(found >= 0);
+  const auto indices = exactly<int64_t>(2 * found), intersection = exactly<int64_t>(found);
+  pairs = {kNotGrouped, found, indices.get(), intersection.get()};
+  CHECK(cpu::intersecting_pairs(a, b, pairs, num_threads) == found);
+  std::vector<int64_t> shared(static_cast<size_t>(a.num_masks * b.num_masks));
+  int64_t last = -1;
+  for (int64_t k = 0; k < found; ++k) {
+    const int64_t at = indices[2 * k] * b.num_masks + indices[2 * k + 1];
+    CHECK(at > last && intersection[k] > 0);
+    shared[at] = intersection[k];
+    last = at;
+  }
+  return shared;
+}
+
+// Compares the strings with one another, all taken as masks of the size that the first one has.
+inline void check_pairs_of_one_size(std::vector<Rle> rles) {
+  if (rles.empty()) return;
+  for (Rle& rle : rles) rle = {rles[0].h, rles[0].w, rle.chars};
+  const BatchBlock block(rles), last(std::vector<Rle>{rles.back()});
+  const Batch& batch = block.batch();
+  const std::vector<int64_t> shared = all_shared(rles, batch, batch);
+  CHECK(run_intersection(batch, batch, 2) == shared);
+  CHECK(run_intersecting_pairs(batch, batch, 2) == shared);
+  CHECK(run_intersection(batch, last.batch(), 2) == all_shared(rles, batch, last.batch()));
 }
 
 }  // namespace sa1b::test

@@ -38,11 +38,12 @@ void random_strings() {
     d.out = out.get();
     CHECK(cpu::decode(block.batch(), d, 2) == kOk);
     CHECK(decoded_right(rles, counts, d));
+    check_pairs_of_one_size(rles);
   }
 }
 
 struct Statuses {
-  int64_t validate, regions, decompress, decode;
+  int64_t validate, regions, decompress, decode, pairwise;
 };
 
 Statuses run_all(const Batch& batch) {
@@ -64,8 +65,12 @@ Statuses run_all(const Batch& batch) {
   d.out = out.get();
   d.item_size = 1;
   d.one = 1;
+  const auto shared = exactly<int64_t>(num_masks * num_masks);
+  const Pairwise pairs = {Pairwise::kIntersection, kNotGrouped, batch.num_masks,
+                          batch.num_masks,         nullptr,     shared.get()};
   return {cpu::validate(batch), cpu::regions(batch, area.get(), bbox.get(), centroid.get(), 2),
-          cpu::decompress(batch, counts.get(), offsets.get()), cpu::decode(batch, d, 2)};
+          cpu::decompress(batch, counts.get(), offsets.get()), cpu::decode(batch, d, 2),
+          cpu::pairwise(batch, batch, pairs, 2)};
 }
 
 void random_headers() {
@@ -99,6 +104,7 @@ void random_headers() {
     // All masks are looked at by these three, and none has an opinion of its own.
     CHECK((statuses.validate == kBadHeader) <= (statuses.regions == kBadHeader));
     CHECK(statuses.regions == statuses.decompress);
+    CHECK((statuses.pairwise == kBadHeader) == (statuses.regions == kBadHeader));
   }
 }
 
@@ -107,6 +113,7 @@ void check_bad_header(const Batch& batch, bool for_decode = true) {
   CHECK(statuses.validate == kBadHeader);
   CHECK(statuses.regions == kBadHeader);
   CHECK(statuses.decompress == kBadHeader);
+  CHECK(statuses.pairwise == kBadHeader);
   CHECK(!for_decode || statuses.decode == kBadHeader);
 }
 
