@@ -52,14 +52,17 @@ class OptionalBuild(BuildExtension):  # type: ignore[misc, valid-type]
     """Turns a failed build into one message: the package then runs on Numba."""
 
     def run(self) -> None:
+        # Before setuptools builds: it forgets for that time that a build is in place.
+        outputs = [Path(self.get_ext_fullpath(each.name)) for each in self.extensions]
         try:
             super().run()
         except (Exception, SystemExit) as error:
             if os.environ.get("SA1B_FASTDECODE_REQUIRE_COMPILED") == "1":
                 raise
             # What an earlier build left would not fit the Python of this one.
-            for extension in self.extensions:
-                Path(self.get_ext_fullpath(extension.name)).unlink(missing_ok=True)
+            outputs += [Path(self.get_ext_fullpath(each.name)) for each in self.extensions]
+            for path in outputs:
+                path.unlink(missing_ok=True)
             self.extensions = []
             print(
                 f"sa1b_fastdecode: no compiled kernels ({error}); installing without them, "
