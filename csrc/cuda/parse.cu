@@ -1,0 +1,266 @@
+// Compressed strings to runs, and what can be said of a mask at once: area, box, centroid.
+//
+// Split: a block for each mask, tiles of 1024 characters, 8 for each thread. Every character says
+// whether it ends its value, so a thread finds the values that end among its own by looking back at
+// the 8 characters before. Difference coding and running sum are one associative scan (Segment).
+// Each thread walks its characters twice, before the scan and after it.
+//
+// Passes: characters once, run ends written once. Bound: latency, some microseconds; the strings of
+// an SA-1B image are 80 KB.
+#include <cstring>
+
+#include "runs.cuh"
+#include "warp.cuh"
+
+namespace sa1b::cuda {
+namespace {
+
+constexpr uint32_t kThreads = 128;
+constexpr uint32_t kWarps = kThreads / kWarp;
+constexpr uint32_t kCharsPerThread = 8;  // a 64-bit word; no count has more characters than that
+constexpr uint32_t kTileChars = kThreads * kCharsPerThread;
+constexpr uint8_t kNoEnd = kCharBase + kMore;  // a character that ends no value and adds nothing
+static_assert(kMaxCharsPerCount <= kCharsPerThread, "values would reach back too far");
+
+// What a piece of a string does to the state before it. The state is a Segment too: that of the
+// whole string before. `append` is one value, `followed_by` two pieces.
+struct Segment {
+  uint32_t n;             // values
+  uint32_t older, newer;  // the last two counts, as far as they come from these values
+  uint32_t sum;           // of all counts, likewise
+
+  // The first count of a mask never serves as a base: the rule "index > 2".
+  __device__ void append(uint32_t delta, bool first_of_mask) {
+    const uint32_t count = older + delta;
+    sum += count;
+    older = newer;
+    newer = first_of_mask ? 0 : count;
+    ++n;
+  }
+
+  // The values after take turns in building upon the older and upon the newer count of these.
+  __device__ Segment followed_by(const Segment& after) const {
+    const uint32_t on_newer = after.n / 2, on_older = after.n - on_newer;
+    Segment both;
+    both.n = n + after.n;
+    both.sum = sum + on_older * older + on_newer * newer + after.sum;
+    both.older = after.older + (after.n % 2 ? newer : older);
+    both.newer = after.newer + (after.n % 2 ? older : newer);
+    return both;
+  }
+
+  __device__ Segment of_lane_below(uint32_t step) const {
+    Segment other;
+    other.n = __shfl_up_sync(kAllLanes, n, step);
+    other.older = __shfl_up_sync(kAllLanes, older, step);
+    other.newer = __shfl_up_sync(kAllLanes, newer, step);
+    other.sum = __shfl_up_sync(kAllLanes, sum, step);
+    return other;
+  }
+};
+
+// Calls visit(delta) for each value that ends in `own`; `before` are the characters before these.
+template <class Visit>
+__device__ void for_each_value(uint64_t before, uint64_t own, Visit visit) {
+  uint32_t value = 0, shift = 0;
+#pragma unroll
+  for (uint32_t i = 0; i < 2 * kCharsPerThread; ++i) {
+    const uint64_t word = i < kCharsPerThread ? before : own;
+    const uint32_t c =
+        (static_cast<uint32_t>(word >> (8 * (i % kCharsPerThread))) & 0xff) - kCharBase;
+    if (shift < 32) value |= (c & kPayload) << shift;
+    shift += kPayloadBits;
+    if (!(c & kMore)) {
+      if (i >= kCharsPerThread) {
+        if ((c & kSign) && shift < 32) value |= ~0u << shift;
+        visit(value);
+      }
+      value = shift = 0;
+    }
+  }
+}
+
+// What a thread has seen of the mask's foreground, and then the block.
+struct Foreground {
+  uint32_t area;
+  uint32_t top, bottom, left, right;
+  CoordinateSums sums;
+
+  __device__ static Foreground none() { return {0, ~0u, 0, ~0u, 0, {0, 0}}; }
+
+  __device__ void add_run(uint32_t start, uint32_t end, uint32_t h, bool with_sums) {
+    const uint32_t first_x = start / h, first_y = start - first_x * h;
+    const uint32_t last_x = (end - 1) / h, last_y = end - 1 - last_x * h;
+    const bool one_column = first_x == last_x;
+    area += end - start;
+    left = min(left, first_x);
+    right = max(right, last_x + 1);
+    top = min(top, one_column ? first_y : 0);
+    bottom = max(bottom, one_column ? last_y + 1 : h);
+    if (with_sums) sums.add_run(first_y, first_x, last_y, last_x, h);
+  }
+
+  __device__ void add(const Foreground& other) {
+    area += other.area;
+    top = min(top, other.top);
+    bottom = max(bottom, other.bottom);
+    left = min(left, other.left);
+    right = max(right, other.right);
+    sums.y += other.sums.y;
+    sums.x += other.sums.x;
+  }
+
+  __device__ Foreground of_lane_above(uint32_t step) const {
+    Foreground other;
+    other.area = __shfl_down_sync(kAllLanes, area, step);
+    other.top = __shfl_down_sync(kAllLanes, top, step);
+    other.bottom = __shfl_down_sync(kAllLanes, bottom, step);
+    other.left = __shfl_down_sync(kAllLanes, left, step);
+    other.right = __shfl_down_sync(kAllLanes, right, step);
+    other.sums.y = __shfl_down_sync(kAllLanes, sums.y, step);
+    other.sums.x = __shfl_down_sync(kAllLanes, sums.x, step);
+    return other;
+  }
+};
+
+__device__ void write_mask(const Runs& runs, const RegionOutputs& out, int64_t i, const Mask& mask,
+                           int64_t begin, uint32_t num_ends, const Foreground& seen) {
+  Box box;
+  if (seen.area != 0) {
+    box.top = seen.top;
+    box.bottom = seen.bottom;
+    box.left = seen.left;
+    box.right = seen.right;
+  }
+  if (runs.masks) runs.masks[i] = {begin, num_ends, mask.h, mask.w, seen.area, box};
+  if (out.area) out.area[i] = seen.area;
+  if (out.bbox) {
+    float* const bbox = out.bbox + 4 * i;
+    bbox[0] = static_cast<float>(box.left);
+    bbox[1] = static_cast<float>(box.top);
+    bbox[2] = static_cast<float>(box.right - box.left);
+    bbox[3] = static_cast<float>(box.bottom - box.top);
+  }
+  if (out.centroid) {
+    const float none = __int_as_float(0x7fc00000);  // NaN
+    out.centroid[2 * i] = seen.area ? mean_of(seen.sums.y, seen.area) : none;
+    out.centroid[2 * i + 1] = seen.area ? mean_of(seen.sums.x, seen.area) : none;
+  }
+}
+
+__device__ void parse_mask(const Batch& batch, const Runs& runs, const RegionOutputs& out,
+                           int64_t i) {
+  SA1B_SHARED(uint64_t[kThreads + 1], words);  // the 8 characters before the tile, and the tile
+  SA1B_SHARED(Segment[kWarps], of_warps);
+  SA1B_SHARED(Segment, before_tile);
+  SA1B_SHARED(Foreground[kWarps], seen_by_warps);
+  const uint32_t thread = threadIdx.x, lane = thread % kWarp, warp = thread / kWarp;
+  auto* const chars = reinterpret_cast<uint8_t*>(words);
+
+  Mask mask;
+  if (!batch.mask(i, &mask)) mask = Mask{};
+  const uint32_t pixels = static_cast<uint32_t>(mask.pixels());
+  const int64_t begin = mask.begin - batch.data;
+  if (thread == 0) before_tile = Segment{};
+  if (thread < kCharsPerThread) chars[thread] = kCharBase;  // before the string a value has ended
+  Foreground seen = Foreground::none();
+  for (const uint8_t* tile = mask.begin; tile < mask.end; tile += kTileChars) {
+    const int64_t left = mask.end - tile;
+    for (uint32_t k = thread; k < kTileChars; k += kThreads) {
+      chars[kCharsPerThread + k] = k < left ? tile[k] : kNoEnd;
+    }
+    __syncthreads();
+    const uint64_t before = words[thread], own = words[thread + 1];
+    const bool starts_mask = tile == mask.begin && thread == 0;
+    Segment piece = {};
+    for_each_value(before, own,
+                   [&](uint32_t delta) { piece.append(delta, starts_mask && piece.n == 0); });
+    Segment upto = piece;  // the pieces of lanes 0 to this one
+    for (uint32_t step = 1; step < kWarp; step <<= 1) {
+      const Segment other = upto.of_lane_below(step);
+      if (lane >= step) upto = other.followed_by(upto);
+    }
+    if (lane == kWarp - 1) of_warps[warp] = upto;
+    Segment state = upto.of_lane_below(1);
+    if (lane == 0) state = Segment{};
+    __syncthreads();
+    Segment earlier = before_tile;
+    for (uint32_t w = 0; w < warp; ++w) earlier = earlier.followed_by(of_warps[w]);
+    state = earlier.followed_by(state);
+
+    for_each_value(before, own, [&](uint32_t delta) {
+      const uint32_t start = min(state.sum, pixels);
+      state.append(delta, starts_mask && state.n == 0);
+      const uint32_t end = min(state.sum, pixels);
+      if (runs.ends) runs.ends[begin + state.n - 1] = end;
+      const bool foreground = state.n % 2 == 0;
+      if (foreground && start < end) seen.add_run(start, end, mask.h, out.centroid != nullptr);
+    });
+    __syncthreads();  // all have read this tile and its state
+    if (thread == kThreads - 1) {
+      before_tile = state;
+      words[0] = own;
+    }
+  }
+  __syncthreads();
+
+  for (uint32_t step = kWarp / 2; step != 0; step >>= 1) seen.add(seen.of_lane_above(step));
+  if (lane == 0) seen_by_warps[warp] = seen;
+  __syncthreads();
+  if (thread == 0) {
+    for (uint32_t w = 1; w < kWarps; ++w) seen.add(seen_by_warps[w]);
+    write_mask(runs, out, i, mask, begin, before_tile.n, seen);
+  }
+  __syncthreads();  // before the next mask takes this memory
+}
+
+__global__ void __launch_bounds__(kThreads) parse_kernel(Batch batch, Runs runs, RegionOutputs out) {
+  for (int64_t i = blockIdx.x; i < batch.num_masks; i += gridDim.x) parse_mask(batch, runs, out, i);
+}
+
+// One block; the table has a line for each image.
+__global__ void __launch_bounds__(kThreads)
+    image_begins_kernel(Batch batch, int64_t num_images, int64_t* begins) {
+  SA1B_SHARED(int64_t[kThreads], sums);
+  const uint32_t thread = threadIdx.x;
+  const int64_t share = (num_images + kThreads - 1) / kThreads;
+  const int64_t first = min(thread * share, num_images), last = min(first + share, num_images);
+  const auto masks_of = [&](int64_t image) {
+    return batch.word(3 * batch.num_masks + 1 + 3 * image);
+  };
+  int64_t sum = 0;
+  for (int64_t image = first; image < last; ++image) sum += masks_of(image);
+  sums[thread] = sum;
+  __syncthreads();
+  int64_t begin = 0;
+  for (uint32_t t = 0; t < thread; ++t) begin += sums[t];
+  for (int64_t image = first; image < last; ++image) {
+    begins[image] = begin;
+    begin += masks_of(image);
+  }
+  if (thread == kThreads - 1) begins[num_images] = begin;
+}
+
+}  // namespace
+
+cudaError_t parse(const Batch& batch, const Runs& runs, const RegionOutputs& regions,
+                  cudaStream_t stream) {
+  if (batch.num_masks == 0) return cudaSuccess;
+  return SA1B_LAUNCH(parse_kernel, blocks_for(batch.num_masks), kThreads, 0, stream, batch, runs,
+                     regions);
+}
+
+cudaError_t find_image_begins(const Batch& batch, int64_t num_images, int64_t* begins,
+                              cudaStream_t stream) {
+  return SA1B_LAUNCH(image_begins_kernel, 1, kThreads, 0, stream, batch, num_images, begins);
+}
+
+int regions(const Batch& batch, int64_t* area, float* bbox, float* centroid,
+            const Stream& stream) {
+  if (!batch.header_fits()) return kBadHeader;
+  const cudaError_t error = cudaSetDevice(stream.device);
+  if (error != cudaSuccess) return error;
+  return parse(batch, Runs(), {area, bbox, centroid}, handle(stream));
+}
+
+}  // namespace sa1b::cuda
