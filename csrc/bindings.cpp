@@ -1,4 +1,4 @@
-// The only file that knows Python. Arrays come as addresses and sizes, so that nothing here depends
+// The files named bindings* are the only ones that know Python. Arrays come as addresses and sizes, so that nothing here depends
 // on torch's or NumPy's binary interface. The GIL is released around every kernel.
 #include <pybind11/pybind11.h>
 
@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "bindings_cuda.h"
 #include "cpu/zero_pages.h"
 #include "launch.h"
 
@@ -215,4 +216,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("compress", &compress);
   m.def("decompress", &decompress);
   m.def("encode", &encode);
+#ifdef SA1B_WITH_CUDA
+  py::module_ cuda = m.def_submodule("cuda");
+  bind_cuda(cuda);
+#endif
 }

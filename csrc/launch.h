@@ -150,14 +150,14 @@ int decode(const Batch& batch, int64_t num_images, const Decode& decode, void* w
 
 int regions(const Batch& batch, int64_t* area, float* bbox, float* centroid, const Stream& stream);
 
-int64_t pairwise_workspace(const Batch& a, const Batch& b, int64_t num_images);
+// For all that follow.
+int64_t pairs_workspace(const Batch& a, const Batch& b, int64_t num_images);
 
 // Pairs of masks of different sizes have no pixel in common.
 int pairwise(const Batch& a, const Batch& b, const Pairwise& pairs, void* workspace,
              const Stream& stream);
 
 // How many pairs have pixels in common: begins[i] pairs come before those of mask i, begins[N] all.
-int64_t count_pairs_workspace(const Batch& a, const Batch& b, int64_t num_images);
 int count_pairs(const Batch& a, const Batch& b, int64_t num_images,
                 int64_t* begins,  // [N + 1]
                 void* workspace, const Stream& stream);

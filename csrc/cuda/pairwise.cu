@@ -251,12 +251,6 @@ Sides take_sides(const Batch& a, const Batch& b, int64_t num_images, Workspace* 
   return sides;
 }
 
-int64_t num_bytes_of_sides(const Batch& a, const Batch& b, int64_t num_images) {
-  Workspace needed(nullptr);
-  take_sides(a, b, num_images, &needed);
-  return needed.num_bytes();
-}
-
 bool headers_fit(const Batch& a, const Batch& b, int64_t num_images) {
   if (!a.header_fits() || !b.header_fits()) return false;
   return num_images == kNotGrouped || (a.images_fit(num_images) && b.images_fit(num_images));
@@ -282,8 +276,10 @@ cudaError_t parse_sides(const Batch& a, const Batch& b, const Sides& sides, cons
 
 }  // namespace
 
-int64_t pairwise_workspace(const Batch& a, const Batch& b, int64_t num_images) {
-  return num_bytes_of_sides(a, b, num_images);
+int64_t pairs_workspace(const Batch& a, const Batch& b, int64_t num_images) {
+  Workspace needed(nullptr);
+  take_sides(a, b, num_images, &needed);
+  return needed.num_bytes();
 }
 
 int pairwise(const Batch& a, const Batch& b, const Pairwise& pairs, void* workspace,
@@ -300,10 +296,6 @@ int pairwise(const Batch& a, const Batch& b, const Pairwise& pairs, void* worksp
       sides.num_images * pairs.rows * ((pairs.columns + pairs_per_warp - 1) / pairs_per_warp);
   return SA1B_LAUNCH(pairwise_kernel, blocks_for((warps + kWarps - 1) / kWarps), kThreads, 0,
                      handle(stream), sides, pairs, pairs_per_warp);
-}
-
-int64_t count_pairs_workspace(const Batch& a, const Batch& b, int64_t num_images) {
-  return num_bytes_of_sides(a, b, num_images);
 }
 
 int count_pairs(const Batch& a, const Batch& b, int64_t num_images, int64_t* begins,
