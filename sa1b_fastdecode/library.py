@@ -16,6 +16,16 @@ import torch
 from torch import Tensor
 
 from sa1b_fastdecode import dispatch
+from sa1b_fastdecode.status import (
+    BAD_PLANE,
+    BAD_WINDOW,
+    CONTAINMENT,
+    INTERSECTION,
+    IOU,
+    MIXED_SIZES,
+    NOT_GROUPED,
+    OK,
+)
 
 # How an element inside a mask looks: bytes of an element, and its bits. Outside, all bits are zero.
 ELEMENTS = {
@@ -54,11 +64,6 @@ _MAX_BYTES = 1 << 56
 # From here on memory for the header of a block is no matter of course.
 _MANY_MASKS = 1 << 20
 
-# Status codes of csrc/launch.h.
-_OK, _BAD_HEADER, _BAD_PLANE, _BAD_WINDOW, _MIXED_SIZES = -1, -2, -3, -4, -6
-
-_NOT_GROUPED = -1
-
 # Room for that many pairs, never touched unless they are found: 400 MB of addresses. More than that
 # are found twice, the first time to count them.
 _MOST_PAIRS = 1 << 24
@@ -93,11 +98,11 @@ def _address(table: Tensor | None, rows: int, columns: int) -> int:
 
 def raise_for(status: int) -> None:
     """Raise what a kernel's status stands for, if it is not that all went well."""
-    if status == _OK:
+    if status == OK:
         return
-    if status == _BAD_PLANE:
+    if status == BAD_PLANE:
         raise IndexError("an index is out of range for the masks of the batch")
-    if status == _BAD_WINDOW:
+    if status == BAD_WINDOW:
         raise ValueError("a crop does not lie inside its mask, or a mask does not fit the output")
     raise ValueError("data does not hold the sizes and offsets of that many masks")
 
@@ -279,7 +284,7 @@ _register("encode(Tensor masks, int num_threads) -> Tensor", _encode, _encode_fa
 
 
 def _pairwise(kind: int, dtype: torch.dtype) -> tuple[Any, Any]:
-    """Return the CPU and the fake kernel for one kind of ``Pairwise`` in csrc/launch.h."""
+    """Return the CPU and the fake kernel for one kind of ``pairwise``."""
 
     def cpu(
         data: Tensor,
@@ -291,8 +296,8 @@ def _pairwise(kind: int, dtype: torch.dtype) -> tuple[Any, Any]:
         *crowd, shape = rest
         check_data(data)
         check_data(other)
-        num_images, rows, columns = shape if len(shape) == 3 else (_NOT_GROUPED, *shape)
-        if num_images == _NOT_GROUPED and (rows, columns) != (num_masks, num_other):
+        num_images, rows, columns = shape if len(shape) == 3 else (NOT_GROUPED, *shape)
+        if num_images == NOT_GROUPED and (rows, columns) != (num_masks, num_other):
             raise ValueError(f"expected a shape of {num_masks}x{num_other}, not {rows}x{columns}")
         num_bytes = math.prod(shape) * dtype.itemsize
         if min(shape) < 0 or num_bytes > _MAX_BYTES:
@@ -345,7 +350,7 @@ def _intersecting_pairs(
     check_data(other)
     if num_images is not None and num_images < 0:
         raise ValueError(f"num_images must not be negative, but is {num_images}")
-    images = _NOT_GROUPED if num_images is None else num_images
+    images = NOT_GROUPED if num_images is None else num_images
     capacity = min(max(num_masks, 0) * max(num_other, 0), _MOST_PAIRS)
     while True:
         indices = np.empty((capacity, 2), np.int64)
@@ -387,10 +392,10 @@ def _raise_for_pairs(
     status: int, data: Tensor, num_masks: int, other: Tensor, num_other: int, num_images: int
 ) -> None:
     """As ``raise_for``; where sizes differ, name two masks that cannot be compared."""
-    if status != _MIXED_SIZES:
+    if status != MIXED_SIZES:
         raise_for(status)
         return
-    grouped = num_images != _NOT_GROUPED
+    grouped = num_images != NOT_GROUPED
     begins = [0, 0]
     tables = []  # sizes of the masks of both batches, and how many of them each image has
     for block, n in ((data, num_masks), (other, num_other)):
@@ -435,9 +440,11 @@ _register("bbox(Tensor data, SymInt num_masks) -> Tensor", *_region(1, 4, torch.
 _register("centroid(Tensor data, SymInt num_masks) -> Tensor", *_region(2, 2, torch.float32))
 
 _PAIR = "Tensor data, SymInt num_masks, Tensor other, SymInt num_other"
-_register(f"intersection({_PAIR}, SymInt[] shape) -> Tensor", *_pairwise(0, torch.int64))
-_register(f"iou({_PAIR}, Tensor? iscrowd, SymInt[] shape) -> Tensor", *_pairwise(1, torch.float32))
-_register(f"containment({_PAIR}, SymInt[] shape) -> Tensor", *_pairwise(2, torch.float32))
+_register(f"intersection({_PAIR}, SymInt[] shape) -> Tensor", *_pairwise(INTERSECTION, torch.int64))
+_register(
+    f"iou({_PAIR}, Tensor? iscrowd, SymInt[] shape) -> Tensor", *_pairwise(IOU, torch.float32)
+)
+_register(f"containment({_PAIR}, SymInt[] shape) -> Tensor", *_pairwise(CONTAINMENT, torch.float32))
 _register(
     f"intersecting_pairs({_PAIR}, SymInt? num_images) -> (Tensor, Tensor)",
     _intersecting_pairs,

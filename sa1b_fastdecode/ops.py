@@ -230,5 +230,13 @@ def mask_containment(a: Any, b: Any) -> Tensor:
 
 def _pack_both(a: Any, b: Any) -> tuple[RLEBatch, RLEBatch]:
     """Pack both; the same masks once, since a batch with itself takes half the time."""
-    first = pack_rles(a)
-    return first, first if b is a else pack_rles(b)
+    first = _pack_named("a", a)
+    return first, first if b is a else _pack_named("b", b)
+
+
+def _pack_named(name: str, rles: Any) -> RLEBatch:
+    """Pack one of two arguments; an error says in which it is."""
+    try:
+        return pack_rles(rles)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"in {name}, {error}") from None

@@ -9,6 +9,8 @@ from hypothesis import HealthCheck, settings
 
 from sa1b_fastdecode import dispatch
 
+pytest.register_assert_rewrite("cases")  # the assertions there explain themselves as well
+
 CPU_BACKENDS = tuple(entry.name for entry in dispatch._TABLE if entry.device == "cpu")
 DEVICE_BACKENDS = tuple(entry.name for entry in dispatch._TABLE if entry.device != "cpu")
 
@@ -25,6 +27,11 @@ settings.load_profile("tests")
 def pytest_configure(config):
     # pycocotools 2.0 warns with NumPy 2 whenever it decodes.
     config.addinivalue_line("filterwarnings", "ignore:__array__ implementation:DeprecationWarning")
+
+
+def available():
+    """Return the names of the backends that can run here."""
+    return [found.name for found in dispatch.backends() if found.available]
 
 
 def require(name):

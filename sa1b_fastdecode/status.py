@@ -1,0 +1,16 @@
+"""The constants that Python and the kernels share; C++ has them in launch.h and rle_format.h."""
+
+OK = -1
+BAD_HEADER = -2  # sizes or offsets that do not fit the block
+BAD_PLANE = -3  # a plane that shows no mask of the batch
+BAD_WINDOW = -4  # a crop outside its mask, or a plane smaller than its mask
+BAD_SHAPE = -5  # sizes that no mask has
+MIXED_SIZES = -6  # masks of different sizes, which cannot be compared
+
+NOT_GROUPED = -1  # in place of a number of images: all pairs are compared
+
+# What `pairwise` computes.
+INTERSECTION, IOU, CONTAINMENT = range(3)
+
+MAX_CHARS_PER_COUNT = 7  # 35 bits: any count below 2**32 and its sign
+MAX_PIXELS = 2**32 - 1  # of one mask
