@@ -184,11 +184,13 @@ def check_comparable(
         differs = both[images] & (side != of_image[images]).any(axis=1)
         if differs.any():
             j = int(differs.argmax())
-            i = int(begins[images[j]])
-            where = f"image {images[j]}: " if len(both) > 1 else ""
+            image = images[j]
+            i = int(begins[image])
+            where = f"image {image}: " if len(both) > 1 else ""
             h, w = sizes[0][i].tolist()
             other_h, other_w = side[j].tolist()
+            k = j - counts[which][:image].sum()
             raise ValueError(
-                f"{where}masks of different sizes cannot be compared: mask {i} is {h}x{w}, "
-                f"mask {j}{' of other' if which else ''} is {other_h}x{other_w}"
+                f"{where}masks of different sizes cannot be compared: mask 0 is {h}x{w}, "
+                f"mask {k}{' of other' if which else ''} is {other_h}x{other_w}"
             )

@@ -21,12 +21,6 @@ from sa1b_fastdecode.status import NOT_GROUPED, raise_for
 # only what lies inside a mask's box is ever written.
 _FRESH_BYTES = 4 << 20
 
-# No machine has more; below it sizes do not overflow on their way to the allocator.
-_MAX_BYTES = 1 << 56
-
-# From here on memory for the header of a block is no matter of course.
-_MANY_MASKS = 1 << 20
-
 # Room for that many pairs, never touched unless they are found: 400 MB of addresses. More than that
 # are found twice, the first time to count them.
 _MOST_PAIRS = 1 << 24
@@ -64,8 +58,6 @@ class Operators:
         if planes is None and num_images is not None:
             planes = _planes_of(data, num_masks, num_images, leading[-1])
         num_bytes = math.prod(shape) * dtype.itemsize
-        if num_bytes > _MAX_BYTES:
-            raise MemoryError(f"the decoded batch would take {num_bytes} bytes")
         fresh = out is None and num_bytes >= _FRESH_BYTES
         if fresh:
             out = self._zeros(shape, dtype)
@@ -122,9 +114,6 @@ class Operators:
     ) -> Tensor:
         """Compare all pairs, of each image if the shape has three dimensions."""
         num_images, rows, columns = shape if len(shape) == 3 else (NOT_GROUPED, *shape)
-        num_bytes = math.prod(shape) * dtype.itemsize
-        if min(shape) < 0 or num_bytes > _MAX_BYTES:
-            raise MemoryError(f"a result of {tuple(shape)} would take {num_bytes} bytes")
         out = self._zeros(shape, dtype)  # most pairs of many masks have nothing in common
         status = self._kernels.pairwise(
             data.data_ptr(),
@@ -192,9 +181,6 @@ class Operators:
         """Encode masks ``(N, H, W)`` or ``(H, W)`` that lie at an address; strides are in bytes."""
         height, width = shape[-2:]
         num_masks, mask_stride = (shape[0], strides[0]) if len(shape) == 3 else (1, 0)
-        if num_masks > _MANY_MASKS:
-            # An expanded tensor may show more masks than memory holds: then fail before the work.
-            bytearray(min(24 * num_masks, _MAX_BYTES))
         block = self._kernels.encode(
             address,
             num_masks,

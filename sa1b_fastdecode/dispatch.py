@@ -179,4 +179,5 @@ def _choose(device_type: str) -> _Chosen:
             "Use device='cpu' and move the result."
         )
     why = "forced backend is unavailable" if forced else "no backend is available"
-    raise RuntimeError(f"{why} for device {device_type!r}: {'; '.join(reasons)}")
+    advice = "" if device_type == "cpu" else ". Use device='cpu', or make this one work"
+    raise RuntimeError(f"{why} for device {device_type!r}: {'; '.join(reasons)}{advice}")

@@ -44,6 +44,12 @@ VALUES = {
     torch.float64: (8, 0x7FFF_FFFF_FFFF_FFFF),
 }
 
+# No machine has more; below it sizes do not overflow on their way to the allocator.
+_MAX_BYTES = 1 << 56
+
+# From here on memory for the header of a block is no matter of course.
+_MANY_MASKS = 1 << 20
+
 # All arguments are positional: a keyword costs the dispatcher almost a microsecond.
 _library: Any = torch.library.Library("sa1b_fastdecode", "DEF")  # type: ignore[no-untyped-call]
 
@@ -87,6 +93,13 @@ def _check_places(data: Tensor, *tables: Tensor | None) -> None:
             raise ValueError(f"expected a table on the CPU or on {data.device}, not {table.device}")
 
 
+def _check_bytes(shape: Sequence[int], dtype: torch.dtype) -> None:
+    """Raise MemoryError for a result of more bytes than an allocator can be asked for."""
+    num_bytes = math.prod(shape) * dtype.itemsize
+    if min(shape) < 0 or num_bytes > _MAX_BYTES:
+        raise MemoryError(f"a result of {tuple(shape)} would take {num_bytes} bytes")
+
+
 def _decode_into(
     data: Tensor,
     num_masks: int,
@@ -101,6 +114,7 @@ def _decode_into(
 ) -> Tensor:
     check_data(data)
     num_planes = math.prod(shape[:-2])
+    _check_bytes(shape, dtype)
     _check_table(planes, num_planes, torch.int64, data, "planes")
     _check_table(crops, 4 * num_planes, torch.int64, data, "crops")
     if num_images is not None and (len(shape) != 4 or shape[0] != num_images):
@@ -206,15 +220,19 @@ def check_masks(masks: Tensor) -> None:
         raise ValueError(f"masks must have shape (N, H, W) or (H, W), not {tuple(masks.shape)}")
 
 
-def check_size(height: int, width: int) -> None:
-    """Raise ValueError for a size that no mask has."""
-    if height * width > MAX_PIXELS:
+def check_shape(shape: Sequence[int]) -> None:
+    """Raise ValueError for a size that no mask has, MemoryError for too many masks."""
+    *leading, height, width = shape
+    num_masks = math.prod(leading)
+    if num_masks > _MANY_MASKS:  # expanded; fail before the work
+        bytearray(min(24 * num_masks, _MAX_BYTES))
+    if max(height, width, height * width) > MAX_PIXELS:
         raise ValueError(f"masks are {height}x{width}; a mask has fewer than 2**32 pixels")
 
 
 def _encode(masks: Tensor, num_threads: int) -> Tensor:
     check_masks(masks)
-    check_size(*masks.shape[-2:])
+    check_shape(masks.shape)
     block: Tensor = dispatch.operators(masks.device.type).encode(
         masks, VALUES[masks.dtype], num_threads
     )
@@ -237,6 +255,7 @@ def _pairwise(kind: int, dtype: torch.dtype) -> tuple[Any, Any]:
         _check_table(iscrowd, num_other, torch.bool, data, "iscrowd")
         if len(shape) == 2 and tuple(shape) != (num_masks, num_other):
             raise ValueError(f"expected a shape of {num_masks}x{num_other}, not {tuple(shape)}")
+        _check_bytes(shape, dtype)
         out: Tensor = dispatch.operators(data.device.type).pairwise(
             data, num_masks, other, num_other, shape, iscrowd, kind, dtype
         )

@@ -174,7 +174,7 @@ def _encode_array(masks: np.ndarray[Any, Any], num_threads: int) -> Tensor:
         raise TypeError(f"masks must be bool, integers or floats, not {dtype}")
     if masks.ndim not in (2, 3):
         raise ValueError(f"masks must have shape (N, H, W) or (H, W), not {masks.shape}")
-    library.check_size(*masks.shape[-2:])
+    library.check_shape(masks.shape)
     value_bits = (1 << 8 * item_size) - 1
     if dtype.kind == "f":
         value_bits >>= 1  # the sign

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 import sa1b_fastdecode as fd
-from sa1b_fastdecode import library
+from sa1b_fastdecode import cpu
 
 PAIRWISE = {"intersection": np.int64, "iou": np.float32, "containment": np.float32}
 
@@ -166,7 +166,7 @@ def test_more_intersecting_pairs_than_room(backend, monkeypatch):
     a, b = (fd.pack_rles(rles) for rles in PAIRS["37x53"]())
     expected = a.intersecting_pairs(b)
     for room in (0, 1, len(expected[1]) - 1, len(expected[1])):
-        monkeypatch.setattr(library, "_MOST_PAIRS", room)
+        monkeypatch.setattr(cpu, "_MOST_PAIRS", room)
         for result, wanted in zip(a.intersecting_pairs(b), expected, strict=True):
             assert torch.equal(result, wanted)
 

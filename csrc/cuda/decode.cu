@@ -337,12 +337,11 @@ int decode(const Batch& batch, int64_t num_images, const Decode& d, void* worksp
   const bool grouped = num_images != kNotGrouped;
   if (!batch.header_fits()) return kBadHeader;
   if (grouped && !batch.images_fit(num_images)) return kBadHeader;
-  if (grouped && (num_images == 0 ? d.num_planes != 0 : d.num_planes % num_images != 0)) {
-    return kBadPlane;
-  }
+  if (d.num_planes == 0) return cudaSuccess;
+  if (grouped && (num_images == 0 || d.num_planes % num_images != 0)) return kBadPlane;
   if (!d.planes && !grouped && d.num_planes != batch.num_masks) return kBadPlane;
   if (d.out_h > UINT32_MAX || d.out_w > UINT32_MAX) return kBadWindow;
-  if (d.num_planes == 0 || d.out_h == 0 || d.out_w == 0) return 0;
+  if (d.out_h == 0 || d.out_w == 0) return cudaSuccess;
 
   Workspace memory(workspace);
   Planes planes = {};

@@ -7,7 +7,7 @@
 //
 // Passes: characters once, run ends written once. Bound: latency, some microseconds; the strings of
 // an SA-1B image are 80 KB.
-#include <cstring>
+#include <limits>
 
 #include "runs.cuh"
 #include "warp.cuh"
@@ -142,7 +142,7 @@ __device__ void write_mask(const Runs& runs, const RegionOutputs& out, int64_t i
     bbox[3] = static_cast<float>(box.bottom - box.top);
   }
   if (out.centroid) {
-    const float none = __int_as_float(0x7fc00000);  // NaN
+    constexpr float none = std::numeric_limits<float>::quiet_NaN();
     out.centroid[2 * i] = seen.area ? mean_of(seen.sums.y, seen.area) : none;
     out.centroid[2 * i + 1] = seen.area ? mean_of(seen.sums.x, seen.area) : none;
   }
