@@ -35,6 +35,7 @@
 #include <tuple>
 #include <type_traits>
 
+// NOLINTBEGIN(bugprone-reserved-identifier,performance-enum-size): all names from here are CUDA's
 #define __global__
 #define __device__
 #define __host__
@@ -50,7 +51,8 @@ struct uint3 {
 };
 struct dim3 {
   unsigned x, y, z;
-  constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1)  // NOLINT: converts, as CUDA's
+  // NOLINTNEXTLINE(google-explicit-constructor)
+  constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) noexcept
       : x(x_), y(y_), z(z_) {}
 };
 
@@ -108,6 +110,8 @@ cudaError_t cudaFuncSetAttribute(void (*kernel)(Parameters...), cudaFuncAttribut
                                  int value) {
   return cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), attribute, value);
 }
+
+// NOLINTEND(bugprone-reserved-identifier,performance-enum-size)
 
 // --- The emulator ------------------------------------------------------------------------------
 
@@ -219,6 +223,8 @@ T atomic(T* address, Update update) {
 #define blockIdx (::sa1b::emulator::place.block)
 #define blockDim (::sa1b::emulator::place.threads)
 #define gridDim (::sa1b::emulator::place.blocks)
+
+// NOLINTBEGIN(bugprone-reserved-identifier): CUDA's names again
 
 // --- Barriers, votes and shuffles --------------------------------------------------------------
 
@@ -387,3 +393,4 @@ template <class T>
 void __stcs(T* address, T value) {
   *address = value;
 }
+// NOLINTEND(bugprone-reserved-identifier)

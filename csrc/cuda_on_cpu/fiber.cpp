@@ -105,7 +105,7 @@ thread_local Fiber* running;
 
 }  // namespace
 
-Fiber::Fiber() {
+Fiber::Fiber() noexcept {
 #ifdef SA1B_TSAN
   tsan_fiber_ = __tsan_get_current_fiber();
 #endif
@@ -123,7 +123,7 @@ Fiber::Fiber(void (*entry)()) : entry_(entry) {
   char* const top = mapping_ + page + kStackBytes;
   void** const frame = reinterpret_cast<void**>(top) - kFrameWords;  // zeros until now
   frame[kReturnAddress] = reinterpret_cast<void*>(&Fiber::start);
-  stack_pointer_ = frame;
+  stack_pointer_ = static_cast<void*>(frame);
 #ifdef SA1B_TSAN
   tsan_fiber_ = __tsan_create_fiber(0);
 #endif

@@ -10,7 +10,7 @@ namespace sa1b::emulator {
 class Fiber {
  public:
   // The stack that the host thread runs on already.
-  Fiber();
+  Fiber() noexcept;
   // A new stack: `entry` starts when it is first switched to and must never return or throw.
   explicit Fiber(void (*entry)());
   // The stack is dropped as it is: what lives on it is not destroyed.

@@ -31,7 +31,7 @@ std::string text(uint3 index) {
 // splitmix64
 class Random {
  public:
-  explicit Random(uint64_t seed) : state_(seed) {}
+  explicit Random(uint64_t seed) noexcept : state_(seed) {}
   uint64_t bits() {
     uint64_t x = state_ += 0x9e3779b97f4a7c15;
     x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9;

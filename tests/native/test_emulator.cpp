@@ -279,15 +279,12 @@ void atomics() {
   });
 }
 
+template <int kVersion>
 __global__ void reverse_kernel(const uint32_t* in, uint32_t* out, unsigned n) {
   SA1B_DYNAMIC_SHARED(uint32_t, words);
   for (unsigned i = threadIdx.x; i < n; i += blockDim.x) words[i] = in[i];
   __syncthreads();
   for (unsigned i = threadIdx.x; i < n; i += blockDim.x) out[i] = words[n - 1 - i];
-}
-
-__global__ void another_reverse_kernel(const uint32_t* in, uint32_t* out, unsigned n) {
-  reverse_kernel(in, out, n);
 }
 
 void dynamic_shared_memory_has_limits() {
@@ -297,22 +294,22 @@ void dynamic_shared_memory_has_limits() {
     return SA1B_LAUNCH(kernel, 1, 128, num_bytes, nullptr, in.data(), out.data(),
                        static_cast<unsigned>(num_bytes / 4));
   };
-  CHECK(launch(reverse_kernel, 48 << 10) == cudaSuccess);
+  CHECK(launch(reverse_kernel<0>, 48 << 10) == cudaSuccess);
   CHECK(out[0] == (48 << 8) - 1 && out[(48 << 8) - 1] == 0);
-  CHECK(launch(reverse_kernel, (48 << 10) + 1) == cudaErrorInvalidValue);
+  CHECK(launch(reverse_kernel<0>, (48 << 10) + 1) == cudaErrorInvalidValue);
   const auto raise = [&](int num_bytes) {
-    return cudaFuncSetAttribute(reverse_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+    return cudaFuncSetAttribute(reverse_kernel<0>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                 num_bytes);
   };
   CHECK(raise((227 << 10) + 1) == cudaErrorInvalidValue);
   CHECK(raise(100 << 10) == cudaSuccess);
-  CHECK(launch(reverse_kernel, 100 << 10) == cudaSuccess);
-  CHECK(launch(reverse_kernel, (100 << 10) + 1) == cudaErrorInvalidValue);
+  CHECK(launch(reverse_kernel<0>, 100 << 10) == cudaSuccess);
+  CHECK(launch(reverse_kernel<0>, (100 << 10) + 1) == cudaErrorInvalidValue);
   CHECK(raise(227 << 10) == cudaSuccess);
-  CHECK(launch(reverse_kernel, 227 << 10) == cudaSuccess);
+  CHECK(launch(reverse_kernel<0>, 227 << 10) == cudaSuccess);
   CHECK(out[0] == (227 << 8) - 1 && out[(227 << 8) - 1] == 0);
   // Each kernel has a limit of its own.
-  CHECK(launch(another_reverse_kernel, (48 << 10) + 1) == cudaErrorInvalidValue);
+  CHECK(launch(reverse_kernel<1>, (48 << 10) + 1) == cudaErrorInvalidValue);
   CHECK(cudaGetLastError() == cudaErrorInvalidValue);
 }
 
@@ -342,20 +339,49 @@ void launches_have_limits() {
   }
 }
 
+__global__ void bits_kernel(uint64_t* out) {
+  const uint64_t results[] = {
+      static_cast<uint64_t>(__popc(0xf0f00001)),
+      static_cast<uint64_t>(__popcll(~0ull)),
+      static_cast<uint64_t>(__clz(0)),
+      static_cast<uint64_t>(__clz(1)),
+      static_cast<uint64_t>(__clzll(0)),
+      static_cast<uint64_t>(__clzll(-1)),
+      static_cast<uint64_t>(__ffs(0)),
+      static_cast<uint64_t>(__ffs(0x50)),
+      static_cast<uint64_t>(__ffsll(0)),
+      static_cast<uint64_t>(__ffsll(1ll << 40)),
+      __brev(0x12345678),
+      __byte_perm(0x33221100, 0x77665544, 0x7531),
+      __funnelshift_r(0x89abcdef, 0x01234567, 8),
+      __funnelshift_l(0x89abcdef, 0x01234567, 8),
+      __funnelshift_r(1, 2, 32),
+      __funnelshift_l(1, 2, 32),
+      __umulhi(0xffffffff, 0xffffffff),
+      __umul64hi(~0ull, 3),
+      static_cast<uint64_t>(min(3, -2) + max(2, 40)),
+      min(3u, 4u) + max(3ull, 4ull),
+  };
+  for (const uint64_t result : results) *out++ = result;
+}
+
+__global__ void numbers_kernel(double* out) {
+  out[0] = __ull2double_rn((1ull << 53) + 1);
+  out[1] = __double2float_rn(__ddiv_rn(1, 3));
+  out[2] = __fdiv_rn(__fadd_rn(1, 2), __fmul_rn(3, 3));
+}
+
 void arithmetic() {
-  CHECK(__popc(0xf0f00001) == 9 && __popcll(~0ull) == 64);
-  CHECK(__clz(0) == 32 && __clz(1) == 31 && __clz(-1) == 0);
-  CHECK(__clzll(0) == 64 && __clzll(1) == 63 && __clzll(-1) == 0);
-  CHECK(__ffs(0) == 0 && __ffs(0x50) == 5 && __ffsll(0) == 0 && __ffsll(1ll << 40) == 41);
-  CHECK(__brev(0x80000001) == 0x80000001 && __brev(0x12345678) == 0x1e6a2c48);
-  CHECK(__byte_perm(0x33221100, 0x77665544, 0x7531) == 0x77553311);
-  CHECK(__funnelshift_r(0x89abcdef, 0x01234567, 8) == 0x6789abcd);
-  CHECK(__funnelshift_l(0x89abcdef, 0x01234567, 8) == 0x23456789);
-  CHECK(__funnelshift_r(1, 2, 32) == 1 && __funnelshift_l(1, 2, 32) == 2);
-  CHECK(__umulhi(0xffffffff, 0xffffffff) == 0xfffffffe && __umul64hi(~0ull, 3) == 2);
-  CHECK(min(3, -2) == -2 && max(3u, 4u) == 4u);
-  CHECK(__ull2double_rn((1ull << 53) + 1) == 9007199254740992.0);
-  CHECK(__double2float_rn(__ddiv_rn(1, 3)) == 1.0f / 3);
+  const std::vector<uint64_t> bits = {
+      9,          64,         32,         31,         64, 0, 0,          5, 0,  41,
+      0x1e6a2c48, 0x77553311, 0x6789abcd, 0x23456789, 1,  2, 0xfffffffe, 2, 38, 7};
+  std::vector<uint64_t> out(bits.size());
+  CHECK(SA1B_LAUNCH(bits_kernel, 1, 1, 0, nullptr, out.data()) == cudaSuccess);
+  CHECK(out == bits);
+  double numbers[3];
+  CHECK(SA1B_LAUNCH(numbers_kernel, 1, 1, 0, nullptr, numbers) == cudaSuccess);
+  CHECK(numbers[0] == 9007199254740992.0);
+  CHECK(numbers[1] == 1.0f / 3 && numbers[2] == 1.0f / 3);
   CHECK(sizeof(uint4) == 16 && alignof(uint4) == 16 && alignof(uint2) == 8);
 }
 
