@@ -5,26 +5,27 @@
 // on next is drawn from a seed, and so is the order of the blocks, which run one after another. All
 // happens in the host thread that launches, before the launch returns; streams mean nothing.
 //
-// Shared memory is SA1B_SHARED and SA1B_DYNAMIC_SHARED of cuda/launch_kernel.h. Plain __shared__ is
-// not defined: a macro in its place could only make a static variable, and of those in templates
-// GCC ignores the section attribute by which all could be found and filled before each block. Each
-// variable has an allocation of its own, so AddressSanitizer sees what is written beside it.
+// Shared memory is declared with SA1B_SHARED and SA1B_DYNAMIC_SHARED. Plain __shared__ does not
+// exist here: all that a macro could make of it is a static variable, and to fill those before each
+// block they would have to be found, which GCC prevents: it ignores section attributes in
+// templates. Each variable has an allocation of its own, so AddressSanitizer sees what lies outside
+// it.
 //
-// A mistake throws a Bug, which says kernel, block, thread, line and seed:
-// * threads of a block at different barriers, or at one while others have exited;
+// A mistake throws a Bug, which names kernel, block, thread, line and seed:
+// * threads of a block at different barriers, or at one that others do not reach, having exited;
 // * lanes of a warp in different calls or with different masks, a mask without the calling lane or
-//   with a lane that has exited or does not exist, a shuffle from a lane outside the mask;
-// * a deadlock;
-// * more static shared memory than a block can have.
-// What shows as wrong results, for some seeds: a missing barrier; shared memory that is read before
-// it is written (it is full of random bits when a block starts).
-// Limits of a launch and of dynamic shared memory are those of a GPU, with CUDA's error codes.
+//   with one that has exited or never existed, a shuffle that reads a lane outside the mask;
+// * a deadlock, a call outside of a kernel, more shared memory than a block can have.
+// Here CUDA is more lenient: lanes that have exited are no mistake to it where nobody needs them.
+// Other mistakes show as results that are wrong for some seeds: a missing barrier, and shared
+// memory read before it is written, which is full of random bits when a block starts. What a launch
+// may ask for is as on a GPU (compute capability 9.0), with CUDA's error codes.
 //
-// Threads are interrupted only where they wait. So these go unseen: two threads that update a word
+// A thread is interrupted only where it waits, so this goes unseen: two threads that update a word
 // without an atomic between the same two barriers; the order in which memory becomes visible to
-// other threads; what depends on blocks running at once (a block that spins until another has
-// written hangs). Nor is anything known of time, bank conflicts, registers or __launch_bounds__.
-// Only what is declared here exists: no TMA, no cooperative groups, no textures.
+// others, in a block or beyond; blocks that wait for one another (they hang). Nothing is known of
+// time, bank conflicts, registers, __launch_bounds__ and asynchronous execution. What is not
+// declared here does not exist: __activemask, TMA, cooperative groups and all else.
 #pragma once
 
 #include <cstddef>
@@ -130,7 +131,7 @@ struct Line {
 // Where the running thread is: CUDA's built-in variables.
 struct Place {
   uint3 thread, block;
-  dim3 threads{0, 0, 0}, blocks;  // no threads: no kernel runs
+  dim3 threads, blocks;
 };
 inline thread_local Place place;
 
@@ -161,16 +162,21 @@ cudaError_t launch(const char* name, void (*kernel)(Parameters...), dim3 grid, d
 class SharedVariable {
  public:
   SharedVariable(const char* name, size_t num_bytes);
-  void* of_this_block() const;  // 16-byte aligned
+
+  template <class T>
+  T& of_this_block() const {
+    static_assert(std::is_trivial_v<std::remove_all_extents_t<T>>, "has no initial value");
+    static_assert(alignof(T) <= 16);
+    return *static_cast<T*>(memory_of_this_block());
+  }
 
  private:
+  void* memory_of_this_block() const;
+
   const char* name_;
   size_t num_bytes_, index_;
 };
 void* dynamic_shared();
-
-template <class T>
-using Identity = T;
 
 // Waits for all threads of the block. Returns for how many of them the predicate is true.
 unsigned meet_block(const char* call, Line line, bool predicate);
@@ -209,17 +215,6 @@ T atomic(T* address, Update update) {
 #define blockIdx (::sa1b::emulator::place.block)
 #define blockDim (::sa1b::emulator::place.threads)
 #define gridDim (::sa1b::emulator::place.blocks)
-
-#define SA1B_SHARED(type, name)                                                                 \
-  static const ::sa1b::emulator::SharedVariable name##_variable(#name, sizeof(type));           \
-  static_assert(std::is_trivial_v<std::remove_all_extents_t<::sa1b::emulator::Identity<type>>>, \
-                "shared memory has no initial value");                                          \
-  static_assert(alignof(type) <= 16, "shared memory is aligned to 16 bytes");                   \
-  ::sa1b::emulator::Identity<type>& name =                                                      \
-      *static_cast<::sa1b::emulator::Identity<type>*>(name##_variable.of_this_block())
-#define SA1B_DYNAMIC_SHARED(type, name) \
-  type* const name = static_cast<type*>(::sa1b::emulator::dynamic_shared())
-#define SA1B_LAUNCH(kernel, ...) ::sa1b::emulator::launch(#kernel, kernel, __VA_ARGS__)
 
 // --- Barriers, votes and shuffles --------------------------------------------------------------
 
@@ -293,32 +288,25 @@ inline void __threadfence_block() {}
 // --- Atomics: the types that CUDA has them for, of which uint64_t is none on Linux
 // ----------------
 
-namespace sa1b::emulator {
-using ULL = unsigned long long;  // NOLINT: CUDA's type
-using LL = long long;            // NOLINT
-}  // namespace sa1b::emulator
-
-#define SA1B_ATOMIC(name, expression, ...)                                    \
-  template <class T>                                                          \
-  T name(T* address, sa1b::emulator::Identity<std::common_type_t<T>> value) { \
-    return sa1b::emulator::atomic<T, __VA_ARGS__>(                            \
-        address, [&](T old) { return static_cast<T>(expression); });          \
+#define SA1B_ATOMIC(name, expression, ...)                           \
+  template <class T>                                                 \
+  T name(T* address, std::common_type_t<T> value) {                  \
+    return sa1b::emulator::atomic<T, __VA_ARGS__>(                   \
+        address, [&](T old) { return static_cast<T>(expression); }); \
   }
-SA1B_ATOMIC(atomicAdd, old + value, int, unsigned, sa1b::emulator::ULL, float, double)
+SA1B_ATOMIC(atomicAdd, old + value, int, unsigned, unsigned long long, float, double)
 SA1B_ATOMIC(atomicSub, old - value, int, unsigned)
-SA1B_ATOMIC(atomicMin, value < old ? value : old, int, unsigned, sa1b::emulator::LL,
-            sa1b::emulator::ULL)
-SA1B_ATOMIC(atomicMax, value > old ? value : old, int, unsigned, sa1b::emulator::LL,
-            sa1b::emulator::ULL)
-SA1B_ATOMIC(atomicAnd, old& value, int, unsigned, sa1b::emulator::ULL)
-SA1B_ATOMIC(atomicOr, old | value, int, unsigned, sa1b::emulator::ULL)
-SA1B_ATOMIC(atomicXor, old ^ value, int, unsigned, sa1b::emulator::ULL)
-SA1B_ATOMIC(atomicExch, ((void)old, value), int, unsigned, sa1b::emulator::ULL, float)
+SA1B_ATOMIC(atomicMin, value < old ? value : old, int, unsigned, long long, unsigned long long)
+SA1B_ATOMIC(atomicMax, value > old ? value : old, int, unsigned, long long, unsigned long long)
+SA1B_ATOMIC(atomicAnd, old& value, int, unsigned, unsigned long long)
+SA1B_ATOMIC(atomicOr, old | value, int, unsigned, unsigned long long)
+SA1B_ATOMIC(atomicXor, old ^ value, int, unsigned, unsigned long long)
+SA1B_ATOMIC(atomicExch, ((void)old, value), int, unsigned, unsigned long long, float)
 #undef SA1B_ATOMIC
 
 template <class T>
 T atomicCAS(T* address, std::common_type_t<T> expected, std::common_type_t<T> value) {
-  return sa1b::emulator::atomic<T, int, unsigned, sa1b::emulator::ULL>(
+  return sa1b::emulator::atomic<T, int, unsigned, unsigned long long>(
       address, [&](T old) { return old == expected ? value : old; });
 }
 

@@ -99,8 +99,6 @@ namespace {
 
 // Kernels keep little on the stack, but a sanitizer makes every frame several times as large.
 constexpr size_t kStackBytes = 256 << 10;
-// Stacks are used from the top; shifted against one another they use different cache lines.
-constexpr size_t kShift = 5 * 64, kNumShifts = 32;
 
 thread_local Fiber* switched_from;
 thread_local Fiber* running;
@@ -113,7 +111,7 @@ Fiber::Fiber() {
 #endif
 }
 
-Fiber::Fiber(void (*entry)(), size_t number) : entry_(entry) {
+Fiber::Fiber(void (*entry)()) : entry_(entry) {
   const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   void* const mapping = mmap(nullptr, page + kStackBytes, PROT_READ | PROT_WRITE,
                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -122,7 +120,7 @@ Fiber::Fiber(void (*entry)(), size_t number) : entry_(entry) {
   stack_bottom_ = mapping_ + page;
   stack_bytes_ = kStackBytes;
   if (mprotect(mapping_, page, PROT_NONE) != 0) throw std::bad_alloc();
-  char* const top = mapping_ + page + kStackBytes - number % kNumShifts * kShift;
+  char* const top = mapping_ + page + kStackBytes;
   void** const frame = reinterpret_cast<void**>(top) - kFrameWords;  // zeros until now
   frame[kReturnAddress] = reinterpret_cast<void*>(&Fiber::start);
   stack_pointer_ = frame;

@@ -12,8 +12,7 @@ class Fiber {
   // The stack that the host thread runs on already.
   Fiber();
   // A new stack: `entry` starts when it is first switched to and must never return or throw.
-  // `number` tells fibers apart, so that their stacks do not compete for the same cache lines.
-  Fiber(void (*entry)(), size_t number);
+  explicit Fiber(void (*entry)());
   // The stack is dropped as it is: what lives on it is not destroyed.
   ~Fiber();
   Fiber(const Fiber&) = delete;
@@ -30,11 +29,11 @@ class Fiber {
   void (*entry_)() = nullptr;
   char* mapping_ =
       nullptr;  // a page that nobody may touch, below the stack; null: the host's stack
-  // What the sanitizers want to know; unused without them.
-  const void* stack_bottom_ = nullptr;
-  size_t stack_bytes_ = 0;
-  void* fake_stack_ = nullptr;
-  void* tsan_fiber_ = nullptr;
+  // What the sanitizers want to know.
+  [[maybe_unused]] const void* stack_bottom_ = nullptr;
+  [[maybe_unused]] size_t stack_bytes_ = 0;
+  [[maybe_unused]] void* fake_stack_ = nullptr;
+  [[maybe_unused]] void* tsan_fiber_ = nullptr;
 };
 
 }  // namespace sa1b::emulator

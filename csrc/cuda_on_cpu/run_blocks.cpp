@@ -69,8 +69,7 @@ struct Call {
 struct Thread {
   uint3 index;
   Fiber* fiber;  // null: not started
-  bool waits;
-  Call call;  // the last it waited in
+  Call call;     // what it waits in; of a thread that runs, the last
 };
 
 struct Warp {
@@ -108,7 +107,6 @@ class Machine {
   void run_block();
   void run_threads();
   void exit_thread();
-  void make_ready(Thread& thread);
   Thread* take_ready();
   void make_current(Thread& thread);
   void wait();
@@ -116,7 +114,7 @@ class Machine {
   Fiber* idle_fiber();
   size_t number(const Thread& thread) const { return &thread - threads_.data(); }
   [[noreturn]] void fail(const std::string& what) const;
-  [[noreturn]] void fail_waiting() const;
+  [[noreturn]] void fail_deadlock() const;
 
   uint64_t seed_ = 0;
   Random random_{0};
@@ -185,14 +183,14 @@ void Machine::run_block() {
   threads_.clear();
   for (unsigned z = 0; z < size.z; ++z) {
     for (unsigned y = 0; y < size.y; ++y) {
-      for (unsigned x = 0; x < size.x; ++x) threads_.push_back({{x, y, z}, nullptr, false, {}});
+      for (unsigned x = 0; x < size.x; ++x) threads_.push_back({{x, y, z}, nullptr, {}});
     }
   }
   warps_.assign((threads_.size() + kLanes - 1) / kLanes, {});
   ready_.clear();
   for (Thread& thread : threads_) {
     warps_[number(thread) / kLanes].alive |= 1u << number(thread) % kLanes;
-    make_ready(thread);
+    ready_.push_back(&thread);
   }
   exited_ = at_barrier_ = nullptr;
   num_exited_ = num_at_barrier_ = num_true_ = 0;
@@ -208,13 +206,14 @@ void Machine::run_block() {
 void Machine::run_threads() {
   for (;;) {
     Fiber& self = *running_;
+    Thread* next = nullptr;
     try {
       kernel_.run(kernel_.arguments);
       exit_thread();
+      next = take_ready();
     } catch (...) {
       error_ = std::current_exception();
     }
-    Thread* const next = error_ ? nullptr : take_ready();
     if (next) make_current(*next);
     if (next && !next->fiber) {
       next->fiber = &self;
@@ -240,17 +239,17 @@ void Machine::exit_thread() {
     }
   }
   warp.alive &= ~(1u << lane());
+  current_->call = {};
   exited_ = current_;
-  if (++num_exited_ < threads_.size() && ready_.empty()) fail_waiting();
+  ++num_exited_;
 }
 
-void Machine::make_ready(Thread& thread) {
-  thread.waits = false;
-  ready_.push_back(&thread);
-}
-
+// Null when all have exited.
 Thread* Machine::take_ready() {
-  if (ready_.empty()) return nullptr;
+  if (ready_.empty()) {
+    if (num_exited_ == threads_.size()) return nullptr;
+    fail_deadlock();
+  }
   std::swap(ready_[random_.below(ready_.size())], ready_.back());
   Thread* const thread = ready_.back();
   ready_.pop_back();
@@ -265,7 +264,6 @@ void Machine::make_current(Thread& thread) {
 // Lets others run until the running thread is made ready and drawn.
 void Machine::wait() {
   Thread* const next = take_ready();
-  if (!next) fail_waiting();
   if (next == current_) return;
   Fiber& self = *current_->fiber;
   make_current(*next);
@@ -276,7 +274,7 @@ void Machine::wait() {
 
 Fiber* Machine::idle_fiber() {
   if (idle_fibers_.empty()) {
-    fibers_.push_back(std::make_unique<Fiber>([] { machine.run_threads(); }, fibers_.size()));
+    fibers_.push_back(std::make_unique<Fiber>([] { machine.run_threads(); }));
     return fibers_.back().get();
   }
   Fiber* const fiber = idle_fibers_.back();
@@ -293,14 +291,13 @@ unsigned Machine::meet_block(const char* name, Line line, bool predicate) {
     fail("calls " + call.text() + ", but thread " + text(at_barrier_->index) + " waits in " +
          at_barrier_->call.text());
   }
-  current_->waits = true;
   at_barrier_ = current_;
   num_true_ += predicate;
   if (++num_at_barrier_ == threads_.size()) {
     at_barrier_ = nullptr;
     num_at_barrier_ = 0;
     num_true_before_ = std::exchange(num_true_, 0);
-    for (Thread& thread : threads_) make_ready(thread);
+    for (Thread& thread : threads_) ready_.push_back(&thread);
   }
   wait();
   return num_true_before_;
@@ -334,7 +331,6 @@ uint64_t Machine::meet_warp(const char* name, Line line, unsigned mask, uint64_t
   warp.waiting |= 1u << self;
   warp.brought[self] = value;
   warp.source[self] = source;
-  current_->waits = true;
   if ((warp.waiting & mask) == mask) {
     uint64_t votes = 0;
     for (unsigned i = 0; i < kLanes; ++i) {
@@ -347,7 +343,7 @@ uint64_t Machine::meet_warp(const char* name, Line line, unsigned mask, uint64_t
     for (unsigned i = 0; i < kLanes; ++i) {
       if (mask >> i & 1) {
         warp.taken[i] = source == kBallot ? votes : warp.brought[warp.source[i]];
-        make_ready(lanes[i]);
+        ready_.push_back(&lanes[i]);
       }
     }
   }
@@ -391,15 +387,15 @@ void Machine::fail(const std::string& what) const {
             text(place.thread) + " " + what + " (seed " + std::to_string(seed_) + ")");
 }
 
-// Nobody can go on: says who waits in what, each call once.
-void Machine::fail_waiting() const {
-  std::string what = "was the last to run, and all others wait:";
+// Says who waits in what, each call once.
+void Machine::fail_deadlock() const {
+  std::string what = "was the last to run, now nobody can:";
   std::vector<const Call*> calls;
   for (const Thread& thread : threads_) {
     const auto same = [&](const Call* call) { return !(*call != thread.call); };
-    if (!thread.waits || std::any_of(calls.begin(), calls.end(), same)) continue;
+    if (!thread.call.name || std::any_of(calls.begin(), calls.end(), same)) continue;
     calls.push_back(&thread.call);
-    what += " thread " + text(thread.index) + " in " + thread.call.text() + ";";
+    what += " thread " + text(thread.index) + " waits in " + thread.call.text() + ";";
   }
   fail(what);
 }
@@ -439,7 +435,7 @@ SharedVariable::SharedVariable(const char* name, size_t num_bytes)
   index_ = num_variables++;
 }
 
-void* SharedVariable::of_this_block() const {
+void* SharedVariable::memory_of_this_block() const {
   return checked_machine().shared(name_, index_, num_bytes_);
 }
 
