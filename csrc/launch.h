@@ -109,4 +109,26 @@ class Encoded {
 int64_t encode(const Dense& dense, int num_threads, Encoded* encoded);
 
 }  // namespace cpu
+
+// These queue work on a stream: they never wait for it, and allocate nothing. All pointers are the
+// device's. They return a cudaError_t, 0 for success.
+namespace cuda {
+
+struct Stream {
+  int device;
+  void* stream;  // a cudaStream_t
+};
+
+// Encodes in two steps, since only after the first one is it known how long the strings are: it
+// leaves in the workspace all that the second one needs. Elements are aligned to their size.
+int64_t encode_workspace(const Dense& dense);  // bytes
+int encode_measure(const Dense& dense,
+                   void* workspace,     // [encode_workspace], 256-byte aligned
+                   int64_t* num_chars,  // [1] of all strings
+                   const Stream& stream);
+int encode_write(const Dense& dense, const void* workspace,
+                 uint8_t* block,  // [8*(3*N+1) + num_chars], 8-byte aligned
+                 const Stream& stream);
+
+}  // namespace cuda
 }  // namespace sa1b
