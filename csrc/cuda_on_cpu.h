@@ -122,10 +122,14 @@ class Bug : public std::logic_error {
 // Orders of the launches that follow in this host thread: the same seed, the same orders.
 void set_seed(uint64_t seed);
 
-// A line of a kernel.
 struct Line {
   const char* file;
   int number;
+
+  // As a default argument, the line of the call.
+  static constexpr Line here(const char* file = __builtin_FILE(), int number = __builtin_LINE()) {
+    return {file, number};
+  }
 };
 
 // Where the running thread is: CUDA's built-in variables.
@@ -218,34 +222,36 @@ T atomic(T* address, Update update) {
 
 // --- Barriers, votes and shuffles --------------------------------------------------------------
 
-// The line of the call, where a function has this as its default argument.
-#define SA1B_CALLER \
-  ::sa1b::emulator::Line { __builtin_FILE(), __builtin_LINE() }
-
-inline void __syncthreads(sa1b::emulator::Line line = SA1B_CALLER) {
+inline void __syncthreads(sa1b::emulator::Line line = sa1b::emulator::Line::here()) {
   sa1b::emulator::meet_block("__syncthreads", line, false);
 }
-inline int __syncthreads_count(int predicate, sa1b::emulator::Line line = SA1B_CALLER) {
+inline int __syncthreads_count(int predicate,
+                               sa1b::emulator::Line line = sa1b::emulator::Line::here()) {
   return static_cast<int>(sa1b::emulator::meet_block("__syncthreads_count", line, predicate != 0));
 }
-inline int __syncthreads_or(int predicate, sa1b::emulator::Line line = SA1B_CALLER) {
+inline int __syncthreads_or(int predicate,
+                            sa1b::emulator::Line line = sa1b::emulator::Line::here()) {
   return sa1b::emulator::meet_block("__syncthreads_or", line, predicate != 0) != 0;
 }
-inline int __syncthreads_and(int predicate, sa1b::emulator::Line line = SA1B_CALLER) {
+inline int __syncthreads_and(int predicate,
+                             sa1b::emulator::Line line = sa1b::emulator::Line::here()) {
   return sa1b::emulator::meet_block("__syncthreads_and", line, predicate == 0) == 0;
 }
 
-inline void __syncwarp(unsigned mask = 0xffffffff, sa1b::emulator::Line line = SA1B_CALLER) {
+inline void __syncwarp(unsigned mask = 0xffffffff,
+                       sa1b::emulator::Line line = sa1b::emulator::Line::here()) {
   sa1b::emulator::meet_warp_ballot("__syncwarp", line, mask, false);
 }
 inline unsigned __ballot_sync(unsigned mask, int predicate,
-                              sa1b::emulator::Line line = SA1B_CALLER) {
+                              sa1b::emulator::Line line = sa1b::emulator::Line::here()) {
   return sa1b::emulator::meet_warp_ballot("__ballot_sync", line, mask, predicate != 0);
 }
-inline int __any_sync(unsigned mask, int predicate, sa1b::emulator::Line line = SA1B_CALLER) {
+inline int __any_sync(unsigned mask, int predicate,
+                      sa1b::emulator::Line line = sa1b::emulator::Line::here()) {
   return sa1b::emulator::meet_warp_ballot("__any_sync", line, mask, predicate != 0) != 0;
 }
-inline int __all_sync(unsigned mask, int predicate, sa1b::emulator::Line line = SA1B_CALLER) {
+inline int __all_sync(unsigned mask, int predicate,
+                      sa1b::emulator::Line line = sa1b::emulator::Line::here()) {
   return sa1b::emulator::meet_warp_ballot("__all_sync", line, mask, predicate == 0) == 0;
 }
 
@@ -253,13 +259,13 @@ inline int __all_sync(unsigned mask, int predicate, sa1b::emulator::Line line = 
 // lie outside its group keeps its own value.
 template <class T>
 T __shfl_sync(unsigned mask, T value, int source, int width = warpSize,
-              sa1b::emulator::Line line = SA1B_CALLER) {
+              sa1b::emulator::Line line = sa1b::emulator::Line::here()) {
   const int group = sa1b::emulator::lane() & ~(width - 1);
   return sa1b::emulator::shuffle("__shfl_sync", line, mask, value, group | (source & (width - 1)));
 }
 template <class T>
 T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = warpSize,
-                 sa1b::emulator::Line line = SA1B_CALLER) {
+                 sa1b::emulator::Line line = sa1b::emulator::Line::here()) {
   const int lane = sa1b::emulator::lane(), in_group = lane & (width - 1);
   const int source =
       delta > static_cast<unsigned>(in_group) ? lane : lane - static_cast<int>(delta);
@@ -267,7 +273,7 @@ T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = warpSize,
 }
 template <class T>
 T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = warpSize,
-                   sa1b::emulator::Line line = SA1B_CALLER) {
+                   sa1b::emulator::Line line = sa1b::emulator::Line::here()) {
   const int lane = sa1b::emulator::lane(), in_group = lane & (width - 1);
   const bool inside = delta < static_cast<unsigned>(width - in_group);
   return sa1b::emulator::shuffle("__shfl_down_sync", line, mask, value,
@@ -275,7 +281,7 @@ T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = warpSize,
 }
 template <class T>
 T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = warpSize,
-                  sa1b::emulator::Line line = SA1B_CALLER) {
+                  sa1b::emulator::Line line = sa1b::emulator::Line::here()) {
   const int lane = sa1b::emulator::lane(), source = lane ^ lane_mask;
   const int group_end = (lane & ~(width - 1)) + width;  // groups before this one can be read
   return sa1b::emulator::shuffle("__shfl_xor_sync", line, mask, value,

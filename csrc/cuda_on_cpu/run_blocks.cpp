@@ -110,6 +110,7 @@ class Machine {
   Thread* take_ready();
   void make_current(Thread& thread);
   void wait();
+  void finish_warp_call(Warp& warp, Thread* lanes, const Call& call);
   void* fill(SharedMemory& memory, size_t num_bytes);
   Fiber* idle_fiber();
   size_t number(const Thread& thread) const { return &thread - threads_.data(); }
@@ -321,34 +322,28 @@ uint64_t Machine::meet_warp(const char* name, Line line, unsigned mask, uint64_t
     fail("reads in " + call.text() + " lane " + std::to_string(source) +
          ", which the mask does not name");
   }
-  const auto check_same_call = [&](const Thread& other) {
-    if (other.call != call) {
-      fail("calls " + call.text() + ", but " + text(other.index) + " of its warp waits in " +
-           other.call.text());
-    }
-  };
-  if (warp.waiting & mask) check_same_call(lanes[__builtin_ctz(warp.waiting & mask)]);
   warp.waiting |= 1u << self;
   warp.brought[self] = value;
   warp.source[self] = source;
-  if ((warp.waiting & mask) == mask) {
-    uint64_t votes = 0;
-    for (unsigned i = 0; i < kLanes; ++i) {
-      if (mask >> i & 1) {
-        check_same_call(lanes[i]);
-        votes |= uint64_t{warp.brought[i] != 0} << i;
-      }
-    }
-    warp.waiting &= ~mask;
-    for (unsigned i = 0; i < kLanes; ++i) {
-      if (mask >> i & 1) {
-        warp.taken[i] = source == kBallot ? votes : warp.brought[warp.source[i]];
-        ready_.push_back(&lanes[i]);
-      }
-    }
-  }
+  if ((warp.waiting & mask) == mask) finish_warp_call(warp, lanes, call);
   wait();
   return warp.taken[self];
+}
+
+// Lets the lanes go on if all that the call names are in this very call.
+void Machine::finish_warp_call(Warp& warp, Thread* lanes, const Call& call) {
+  unsigned votes = 0;
+  for (unsigned i = 0; i < kLanes; ++i) {
+    if (!(call.mask >> i & 1)) continue;
+    if (lanes[i].call != call) return;
+    votes |= (warp.brought[i] ? 1u : 0u) << i;
+  }
+  for (unsigned i = 0; i < kLanes; ++i) {
+    if (!(call.mask >> i & 1)) continue;
+    warp.taken[i] = warp.source[i] == kBallot ? votes : warp.brought[warp.source[i]];
+    ready_.push_back(&lanes[i]);
+  }
+  warp.waiting &= ~call.mask;
 }
 
 void* Machine::shared(const char* name, size_t index, size_t num_bytes) {
