@@ -23,7 +23,7 @@
 #include "launch_kernel.h"
 #include "scan.cuh"
 
-// Blocks in each dimension of a grid; kernels loop over what is more. Lower in tests.
+// Blocks in each dimension of a grid; kernels loop over what is more.
 #ifndef SA1B_MAX_GRID
 #define SA1B_MAX_GRID 65535
 #endif
@@ -33,8 +33,15 @@ namespace {
 
 constexpr int64_t kMaxGrid = SA1B_MAX_GRID;
 constexpr uint32_t kThreads = 256, kWarps = kThreads / 32;
-constexpr uint32_t kJoinThreads = 1024;
-constexpr int64_t kWantedStrips = std::min<int64_t>(4096, kMaxGrid);
+// Of those that read masks, on each multiprocessor: as many as keep memory busy.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+constexpr uint32_t kReadingBlocks = 4;  // there is no room for more
+#else
+constexpr uint32_t kReadingBlocks = 6;
+#endif
+// Smaller where grids are, in tests, so that there is more than one turn of every loop.
+constexpr uint32_t kJoinThreads = kMaxGrid < 1024 ? 64 : 1024;
+constexpr int64_t kWantedStrips = std::min<int64_t>(4096, 16 * kMaxGrid);
 constexpr uint32_t kLinearRows = 1024;
 
 // In place of a boundary. None lies there: they are below h*w < 2**32.
@@ -230,55 +237,78 @@ __device__ __forceinline__ uint32_t read_down(const Plan& plan, const uint8_t* m
   return bits;
 }
 
-// Four bytes at any address, by aligned words.
-__device__ __forceinline__ uint32_t load_four(const uint8_t* at) {
-  const auto beyond = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(at) % 4);
-  const auto* words = reinterpret_cast<const uint32_t*>(at - beyond);
-  const uint32_t low = __ldg(words), high = beyond == 0 ? 0 : __ldg(words + 1);
-  return __funnelshift_r(low, high, 8 * beyond);
+// Four bytes of each of eight rows: low and high word, to be shifted right by 8 * phase together.
+struct EightRows {
+  uint32_t low[8], high[8];
+  uint32_t phase, phase_step;  // of the first row, and from row to row; modulo 4
+};
+
+// At any address, by aligned words, which may reach four bytes beyond on either side.
+__device__ __forceinline__ void load_words(const uint8_t* at, int64_t row_stride, EightRows& rows) {
+  rows.phase = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(at));
+  rows.phase_step = static_cast<uint32_t>(row_stride);
+#pragma unroll
+  for (uint32_t i = 0; i < 8; ++i, at += row_stride) {
+    const auto address = reinterpret_cast<uintptr_t>(at);
+    const auto* words = reinterpret_cast<const uint32_t*>(address & ~uintptr_t{3});
+    rows.low[i] = __ldg(words);
+    rows.high[i] = address % 4 == 0 ? 0 : __ldg(words + 1);
+  }
 }
 
 // The same by bytes, of which `n` are there.
-__device__ __forceinline__ uint32_t load_bytes(const uint8_t* at, uint32_t n) {
-  uint32_t four = 0;
+__device__ __forceinline__ void load_bytes(const uint8_t* at, int64_t row_stride, uint32_t n,
+                                           EightRows& rows) {
+  rows.phase = rows.phase_step = 0;
 #pragma unroll
-  for (uint32_t i = 0; i < 4; ++i) {
-    if (i < n) four |= uint32_t{__ldg(at + i)} << (8 * i);
+  for (uint32_t i = 0; i < 8; ++i, at += row_stride) {
+    rows.low[i] = rows.high[i] = 0;
+#pragma unroll
+    for (uint32_t k = 0; k < 4; ++k) {
+      if (k < n) rows.low[i] |= uint32_t{__ldg(at + k)} << (8 * k);
+    }
   }
-  return four;
 }
 
-// Four columns a lane of bytes without gaps. Eight rows at a time: bit 7 of each byte moves down
-// until the byte has a bit of each row. Four times that, and bytes of one column make its word.
+// Four columns a lane, of bytes without gaps and at least 32 rows. Of eight rows at a time, bit 7
+// of each byte moves down until the byte has a bit of each row; four such bytes are a column's
+// word.
 __device__ __forceinline__ void read_bytes_across(const Plan& plan, const uint8_t* mask,
                                                   uint32_t band, uint32_t x, uint32_t (&bits)[4]) {
   constexpr uint32_t kOnes = 0x01010101, kLow = 0x7f * kOnes, kHigh = 0x80 * kOnes;
   const uint32_t value_bits = static_cast<uint8_t>(plan.value_bits) * kOnes;
+  // The last band begins early, so that its rows are there, and those above it are shifted out.
+  const uint32_t y = min(32 * band, plan.h - 32), rows_above = 32 * band - y;
   const uint32_t inside = x < plan.w ? plan.w - x : 0;
-  const bool far_from_ends = x >= 4 && inside >= 8;  // the aligned words lie in the row
-  uint32_t rows[4];
-  mask += x;
+  const bool far_from_ends = x >= 4 && inside >= 8;
+  const uint8_t* at = mask + y * plan.row_stride + x;
+  uint32_t eights[4];
 #pragma unroll
-  for (uint32_t i = 0; i < 4; ++i) {
-    uint32_t fours[8], any = 0;
-#pragma unroll
-    for (uint32_t k = 0; k < 8; ++k) {
-      const uint8_t* at = mask + min(32 * band + 8 * i + k, plan.h - 1) * plan.row_stride;
-      fours[k] = (far_from_ends ? load_four(at) : load_bytes(at, inside)) & value_bits;
-      any |= fours[k];
+  for (uint32_t i = 0; i < 4; ++i, at += 8 * plan.row_stride) {
+    EightRows rows;
+    if (far_from_ends) {
+      load_words(at, plan.row_stride, rows);
+    } else {
+      load_bytes(at, plan.row_stride, inside, rows);
     }
-    rows[i] = 0;
-    if (any == 0) continue;  // as most are
+    uint32_t any = 0;
+#pragma unroll
+    for (uint32_t k = 0; k < 8; ++k) any |= rows.low[k] | rows.high[k];
+    eights[i] = 0;
+    if ((any & value_bits) == 0) continue;  // as most are
 #pragma unroll
     for (uint32_t k = 0; k < 8; ++k) {
-      rows[i] = rows[i] >> 1 | ((((fours[k] & kLow) + kLow) | fours[k]) & kHigh);
+      const uint32_t shift = 8 * (rows.phase + k * rows.phase_step);  // modulo 32
+      const uint32_t four = __funnelshift_r(rows.low[k], rows.high[k], shift) & value_bits;
+      eights[i] = eights[i] >> 1 | ((((four & kLow) + kLow) | four) & kHigh);
     }
   }
 #pragma unroll
   for (uint32_t i = 0; i < 4; ++i) {
     const uint32_t select = i | (i + 4) << 4;  // byte i of each
-    bits[i] = __byte_perm(__byte_perm(rows[0], rows[1], select),
-                          __byte_perm(rows[2], rows[3], select), 0x5410);
+    const uint32_t word = __byte_perm(__byte_perm(eights[0], eights[1], select),
+                                      __byte_perm(eights[2], eights[3], select), 0x5410);
+    bits[i] = static_cast<uint32_t>(static_cast<int32_t>(word) >> rows_above);
   }
 }
 
@@ -309,7 +339,7 @@ __device__ __forceinline__ void store_columns(const Plan& plan, int64_t mask, ui
 }
 
 template <class T, Read kRead>
-__global__ void __launch_bounds__(kThreads) columns_kernel(const Plan plan) {
+__global__ void __launch_bounds__(kThreads, kReadingBlocks) columns_kernel(const Plan plan) {
   constexpr uint32_t kPerLane = kRead == Read::kAcrossBytes ? 4 : 1;
   const uint32_t stripes = (plan.w + 32 * kPerLane - 1) / (32 * kPerLane);
   const uint32_t items = stripes * plan.bands;
@@ -524,7 +554,9 @@ template <class T>
 cudaError_t launch_columns_of(const Plan& plan, cudaStream_t stream) {
   if (plan.down) return launch_columns<T, Read::kDown>(plan, stream);
   if constexpr (sizeof(T) == 1) {
-    if (plan.column_stride == 1) return launch_columns<T, Read::kAcrossBytes>(plan, stream);
+    if (plan.column_stride == 1 && plan.h >= 32) {
+      return launch_columns<T, Read::kAcrossBytes>(plan, stream);
+    }
   }
   return launch_columns<T, Read::kAcross>(plan, stream);
 }

@@ -84,7 +84,8 @@ void small_masks_of_every_kind() {
 void sizes_at_which_work_splits() {
   const int64_t shapes[][3] = {{1, 33, 255},  {2, 3, 256},   {1, 2, 257},   {3, 40, 1600},
                                {9, 35, 600},  {1, 1, 70000}, {2, 70000, 1}, {1, 5000, 3},
-                               {1, 1030, 70}, {40, 2, 3},    {1, 2, 4000},  {1, 300, 300}};
+                               {1, 1030, 70}, {40, 2, 3},    {1, 2, 18000}, {30, 2, 1100},
+                               {1, 300, 300}};
   enum Content { kEmpty, kFull, kNoise, kOnePixel, kFewPixels, kStripes, kNumContents };
   uint64_t seed = 0;
   for (const auto& shape : shapes) {
