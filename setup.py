@@ -23,9 +23,9 @@ CSRC = Path("csrc")
 
 
 def sources() -> list[str]:
-    """Return the paths of all sources, as the one list of them has it."""
+    """Return the paths of the sources for the CPU, as the one list of all sources has them."""
     lines = (CSRC / "sources.txt").read_text().splitlines()
-    kernels = [CSRC / line for line in lines if line and not line.startswith("#")]
+    kernels = [CSRC / line for line in lines if line.endswith(".cpp")]
     return [str(path) for path in [CSRC / "bindings.cpp", *kernels]]
 
 

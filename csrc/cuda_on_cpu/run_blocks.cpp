@@ -233,10 +233,10 @@ void Machine::exit_thread() {
   }
   Warp& warp = warps_[number(*current_) / kLanes];
   const Thread* const lanes = current_ - lane();
-  for (unsigned i = 0; warp.waiting >> i; ++i) {
-    if ((warp.waiting >> i & 1) && (lanes[i].call.mask >> lane() & 1)) {
-      fail("exits, while thread " + text(lanes[i].index) + " waits for it in " +
-           lanes[i].call.text());
+  for (unsigned waiting = warp.waiting; waiting; waiting &= waiting - 1) {
+    const Thread& other = lanes[__builtin_ctz(waiting)];
+    if (other.call.mask >> lane() & 1) {
+      fail("exits, while thread " + text(other.index) + " waits for it in " + other.call.text());
     }
   }
   warp.alive &= ~(1u << lane());

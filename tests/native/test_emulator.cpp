@@ -160,7 +160,6 @@ __global__ void __launch_bounds__(kThreads) scan_kernel(const T* in, T* out) {
   SA1B_SHARED(T[kThreads / 32], totals);
   const unsigned thread = threadIdx.x, lane = thread & 31, i = blockIdx.x * kThreads + thread;
   T sum = in[i];
-#pragma unroll
   for (unsigned d = 1; d < 32; d <<= 1) {
     const T before = __shfl_up_sync(~0u, sum, d);
     if (lane >= d) sum += before;
@@ -376,7 +375,16 @@ void runtime_functions() {
 
 void host_threads_launch_at_once() {
   std::vector<std::thread> threads;
-  for (int i = 0; i < 3; ++i) threads.emplace_back(scans<unsigned>);
+  for (uint64_t seed = 0; seed < 3; ++seed) {
+    threads.emplace_back([seed] {
+      emulator::set_seed(seed);
+      const std::vector<unsigned> ones(20 * 64, 1);
+      std::vector<unsigned> sums(ones.size());
+      CHECK(SA1B_LAUNCH((scan_kernel<unsigned, 64>), 20, 64, 0, nullptr, ones.data(),
+                        sums.data()) == cudaSuccess);
+      for (unsigned i = 0; i < sums.size(); ++i) CHECK(sums[i] == i % 64 + 1);
+    });
+  }
   for (std::thread& thread : threads) thread.join();
 }
 
