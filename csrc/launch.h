@@ -167,5 +167,16 @@ int write_pairs(const Batch& a, const Batch& b, const IntersectingPairs& pairs,
                 const int64_t* begins,  // [N + 1]
                 void* workspace, const Stream& stream);
 
+// Encodes in two steps, since only after the first one is it known how long the strings are: it
+// leaves in the workspace all that the second one needs. Elements are aligned to their size.
+int64_t encode_workspace(const Dense& dense);  // bytes
+int encode_measure(const Dense& dense,
+                   void* workspace,     // [encode_workspace], 256-byte aligned
+                   int64_t* num_chars,  // [1] of all strings
+                   const Stream& stream);
+int encode_write(const Dense& dense, const void* workspace,
+                 uint8_t* block,  // [8*(3*N+1) + num_chars], 8-byte aligned
+                 const Stream& stream);
+
 }  // namespace cuda
 }  // namespace sa1b

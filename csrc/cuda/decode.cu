@@ -136,8 +136,8 @@ __device__ void finish(const TileBits& bits, uint32_t first, uint32_t last, uint
   uint32_t total = 0;
   for (uint32_t group = begin; group < end; ++group) {
     uint32_t* const word = bits.columns + group * kWarp + lane;
-    *word = prefix_xor_of_lanes(*word, lane) ^ total;
-    total = __shfl_sync(kAllLanes, *word, kWarp - 1);
+    *word = total ^ warp_inclusive_scan(*word, [](uint32_t a, uint32_t b) { return a ^ b; });
+    total = from_lane(*word, kWarp - 1);
   }
   if (lane == 0) totals[warp] = total;
   __syncthreads();

@@ -48,15 +48,6 @@ struct Segment {
     both.newer = after.newer + (after.n % 2 ? older : newer);
     return both;
   }
-
-  __device__ Segment of_lane_below(uint32_t step) const {
-    Segment other;
-    other.n = __shfl_up_sync(kAllLanes, n, step);
-    other.older = __shfl_up_sync(kAllLanes, older, step);
-    other.newer = __shfl_up_sync(kAllLanes, newer, step);
-    other.sum = __shfl_up_sync(kAllLanes, sum, step);
-    return other;
-  }
 };
 
 // Calls visit(delta) for each value that ends in `own`; `before` are the characters before these.
@@ -109,18 +100,6 @@ struct Foreground {
     sums.y += other.sums.y;
     sums.x += other.sums.x;
   }
-
-  __device__ Foreground of_lane_above(uint32_t step) const {
-    Foreground other;
-    other.area = __shfl_down_sync(kAllLanes, area, step);
-    other.top = __shfl_down_sync(kAllLanes, top, step);
-    other.bottom = __shfl_down_sync(kAllLanes, bottom, step);
-    other.left = __shfl_down_sync(kAllLanes, left, step);
-    other.right = __shfl_down_sync(kAllLanes, right, step);
-    other.sums.y = __shfl_down_sync(kAllLanes, sums.y, step);
-    other.sums.x = __shfl_down_sync(kAllLanes, sums.x, step);
-    return other;
-  }
 };
 
 __device__ void write_mask(const Runs& runs, const RegionOutputs& out, int64_t i, const Mask& mask,
@@ -148,21 +127,33 @@ __device__ void write_mask(const Runs& runs, const RegionOutputs& out, int64_t i
   }
 }
 
+// What all threads have seen, in thread 0.
+__device__ Foreground seen_by_all(Foreground seen) {
+  SA1B_SHARED(Foreground[kWarps], of_warps);
+  const auto shift = [](uint32_t lanes) {
+    return [lanes](uint32_t word) { return __shfl_down_sync(kAllLanes, word, lanes); };
+  };
+  for (uint32_t lanes = kWarp / 2; lanes != 0; lanes /= 2) seen.add(shuffled(seen, shift(lanes)));
+  if (lane_index() == 0) of_warps[warp_index()] = seen;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    for (uint32_t w = 1; w < kWarps; ++w) seen.add(of_warps[w]);
+  }
+  return seen;
+}
+
 __device__ void parse_mask(const Batch& batch, const Runs& runs, const RegionOutputs& out,
                            int64_t i) {
   SA1B_SHARED(uint64_t[kThreads + 1], words);  // the 8 characters before the tile, and the tile
-  SA1B_SHARED(Segment[kWarps], of_warps);
-  SA1B_SHARED(Segment, before_tile);
-  SA1B_SHARED(Foreground[kWarps], seen_by_warps);
-  const uint32_t thread = threadIdx.x, lane = thread % kWarp, warp = thread / kWarp;
+  const uint32_t thread = threadIdx.x;
   auto* const chars = reinterpret_cast<uint8_t*>(words);
 
   Mask mask;
   if (!batch.mask(i, &mask)) mask = Mask{};
-  const uint32_t pixels = static_cast<uint32_t>(mask.pixels());
+  const auto pixels = static_cast<uint32_t>(mask.pixels());
   const int64_t begin = mask.begin - batch.data;
-  if (thread == 0) before_tile = Segment{};
   if (thread < kCharsPerThread) chars[thread] = kCharBase;  // before the string a value has ended
+  Segment before_tile = {};
   Foreground seen = Foreground::none();
   for (const uint8_t* tile = mask.begin; tile < mask.end; tile += kTileChars) {
     const int64_t left = mask.end - tile;
@@ -175,18 +166,11 @@ __device__ void parse_mask(const Batch& batch, const Runs& runs, const RegionOut
     Segment piece = {};
     for_each_value(before, own,
                    [&](uint32_t delta) { piece.append(delta, starts_mask && piece.n == 0); });
-    Segment upto = piece;  // the pieces of lanes 0 to this one
-    for (uint32_t step = 1; step < kWarp; step <<= 1) {
-      const Segment other = upto.of_lane_below(step);
-      if (lane >= step) upto = other.followed_by(upto);
-    }
-    if (lane == kWarp - 1) of_warps[warp] = upto;
-    Segment state = upto.of_lane_below(1);
-    if (lane == 0) state = Segment{};
-    __syncthreads();
-    Segment earlier = before_tile;
-    for (uint32_t w = 0; w < warp; ++w) earlier = earlier.followed_by(of_warps[w]);
-    state = earlier.followed_by(state);
+    const auto join = [](const Segment& a, const Segment& b) { return a.followed_by(b); };
+    Segment of_tile;
+    Segment state = before_tile.followed_by(
+        block_exclusive_scan<kThreads>(piece, Segment{}, join, &of_tile));
+    before_tile = before_tile.followed_by(of_tile);
 
     for_each_value(before, own, [&](uint32_t delta) {
       const uint32_t start = min(state.sum, pixels);
@@ -196,22 +180,12 @@ __device__ void parse_mask(const Batch& batch, const Runs& runs, const RegionOut
       const bool foreground = state.n % 2 == 0;
       if (foreground && start < end) seen.add_run(start, end, mask.h, out.centroid != nullptr);
     });
-    __syncthreads();  // all have read this tile and its state
-    if (thread == kThreads - 1) {
-      before_tile = state;
-      words[0] = own;
-    }
+    if (thread == kThreads - 1) words[0] = own;  // all have read theirs, or the scan had not ended
   }
-  __syncthreads();
 
-  for (uint32_t step = kWarp / 2; step != 0; step >>= 1) seen.add(seen.of_lane_above(step));
-  if (lane == 0) seen_by_warps[warp] = seen;
-  __syncthreads();
-  if (thread == 0) {
-    for (uint32_t w = 1; w < kWarps; ++w) seen.add(seen_by_warps[w]);
-    write_mask(runs, out, i, mask, begin, before_tile.n, seen);
-  }
-  __syncthreads();  // before the next mask takes this memory
+  seen = seen_by_all(seen);
+  if (thread == 0) write_mask(runs, out, i, mask, begin, before_tile.n, seen);
+  __syncthreads();  // before the next mask takes the shared memory
 }
 
 __global__ void __launch_bounds__(kThreads) parse_kernel(Batch batch, Runs runs, RegionOutputs out) {

@@ -1,12 +1,11 @@
 // What the threads of one warp do together.
 #pragma once
 
-#include "launch_kernel.h"
+#include "scan.cuh"
 
 namespace sa1b::cuda {
 
 constexpr uint32_t kWarp = 32;
-constexpr uint32_t kAllLanes = 0xffffffff;
 
 // Transposes 32 x 32 bits: before, bit r of lane c is element (r, c); afterwards bit c of lane r is.
 __device__ inline uint32_t transpose_bits(uint32_t bits, uint32_t lane) {
@@ -26,16 +25,6 @@ __device__ inline uint32_t prefix_xor_of_bits(uint32_t bits) {
 #pragma unroll
   for (uint32_t step = 1; step < kWarp; step <<= 1) bits ^= bits << step;
   return bits;
-}
-
-// The XOR of the words of lanes 0 to this one.
-__device__ inline uint32_t prefix_xor_of_lanes(uint32_t word, uint32_t lane) {
-#pragma unroll
-  for (uint32_t step = 1; step < kWarp; step <<= 1) {
-    const uint32_t other = __shfl_up_sync(kAllLanes, word, step);
-    if (lane >= step) word ^= other;
-  }
-  return word;
 }
 
 // The sum over all lanes, in every lane.
