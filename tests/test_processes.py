@@ -294,7 +294,7 @@ assert results == [[[[0, 1, 0], [1, 0, 0]]]] * 8, results
     assert done.returncode == 0, done.stderr
 
 
-def test_compiled_kernels_of_numba_are_cached_on_disk(tmp_path):
+def test_compiled_kernels_of_numba_are_cached_on_disk():
     """The second process loads what the first one compiled, and compiles nothing."""
     code = f"""
 import sys
@@ -302,33 +302,29 @@ sys.path[:0] = {sys.path!r}
 import torch
 import sa1b_fastdecode as fd
 batch = fd.pack_rles([{{"size": [2, 3], "counts": [1, 2, 3]}}])
-batch.decode(), batch.area(), batch.decode(dtype=torch.float32)
+for dtype in (torch.uint8, torch.float16, torch.float32):
+    fd.encode_masks(batch.decode(dtype=dtype))
+batch.area(), batch.to_coco("list"), batch.iou(batch), batch.intersecting_pairs(batch)
 from numba.core.dispatcher import Dispatcher
 from sa1b_fastdecode import numba_cpu
 modules = [module for name, module in sys.modules.items() if name.startswith(numba_cpu.__name__)]
 values = [value for module in modules for value in vars(module).values()]
 kernels = set(value for value in values if isinstance(value, Dispatcher))
-assert len(kernels) > 5
+assert len(kernels) > 30
 stats = [kernel.stats for kernel in kernels]
 print(sum(sum(s.cache_misses.values()) for s in stats))
 print(sum(sum(s.cache_hits.values()) for s in stats))
 """
-    environment = os.environ | {
-        dispatch.ENVIRONMENT_VARIABLE: "numba",
-        "NUMBA_CACHE_DIR": str(tmp_path),
-    }
+    environment = os.environ | {dispatch.ENVIRONMENT_VARIABLE: "numba"}
     pytest.importorskip("numba")
-    counted = []
     for _ in range(2):
         done = subprocess.run(
             [sys.executable, "-c", code], env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
-        counted.append([int(n) for n in done.stdout.split()])
-    (misses, _), (misses_again, hits_again) = counted
-    assert misses > 3
-    assert misses_again == 0
-    assert hits_again > 3
+    misses, hits = (int(n) for n in done.stdout.split())
+    assert misses == 0
+    assert hits >= 10
 
 
 def test_a_kernel_is_compiled_again_after_a_change_in_another_file(tmp_path):
