@@ -2,18 +2,12 @@
 
 import os
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
 from sa1b_fastdecode import dispatch
-
-# Processes that share Numba's cache on disk must not compile one kernel for two types at once: each
-# may take the file of the other for its own. So each of pytest-xdist's workers has its own.
-if worker := os.environ.get("PYTEST_XDIST_WORKER"):
-    os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parents[1] / "build" / f"numba-{worker}")
 
 pytest.register_assert_rewrite("cases")  # the assertions there explain themselves as well
 

@@ -294,6 +294,7 @@ assert results == [[[[0, 1, 0], [1, 0, 0]]]] * 8, results
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.timeout(120)
 def test_compiled_kernels_of_numba_are_cached_on_disk():
     """The second process loads what the first one compiled, and compiles nothing."""
     code = f"""
@@ -325,6 +326,36 @@ print(sum(sum(s.cache_hits.values()) for s in stats))
     misses, hits = (int(n) for n in done.stdout.split())
     assert misses == 0
     assert hits >= 10
+
+
+@pytest.mark.timeout(120)
+def test_processes_that_come_at_once_compile_once(tmp_path):
+    """For two types each, in another order; what was compiled for one must not serve the other."""
+    pytest.importorskip("numba")
+    code = f"""
+import sys
+sys.path[:0] = {sys.path!r}
+import numpy as np
+from sa1b_fastdecode.numba_cpu.runs import put_value
+results = []
+for dtype in (np.uint8, np.uint16)[::int(sys.argv[1])]:
+    chars = np.zeros(9, dtype)
+    results += [put_value(chars, 0, 500), chars.tolist()]
+assert results == [2, [100, 63] + [0] * 7] * 2, results
+print(sum(put_value.stats.cache_misses.values()))
+"""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(1 - i % 2 * 2)],
+            env=environment,
+            stdout=subprocess.PIPE,
+        )
+        for i in range(4)
+    ]
+    outputs = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4
+    assert sum(map(int, outputs)) == 2
 
 
 def test_a_kernel_is_compiled_again_after_a_change_in_another_file(tmp_path):
