@@ -269,6 +269,34 @@ def test_encoding_in_many_threads_at_once(backend):
     assert failures == []
 
 
+def test_pairs_in_many_threads_at_once(backend):
+    """Of a batch that all of them use, and of batches of their own; with itself, with another."""
+    rles = MANY_RLES[:500]
+    batch = fd.pack_rles(rles)
+    flat = np.stack(MANY[:500]).reshape(500, -1).astype(np.float32)
+    shared = (flat @ flat.T).astype(np.int64)
+    wanted = [shared, np.argwhere(shared), shared[shared > 0]]
+    failures = []
+
+    def work(first):
+        for i in range(first, first + 4):
+            try:
+                a = batch if i % 2 else fd.pack_rles(rles)
+                b = a if i % 4 < 2 else batch[:]
+                found = [a.intersection(b), *a.intersecting_pairs(b)]
+                if not same([part.numpy() for part in found], wanted):
+                    failures.append(i)
+            except Exception as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
 @pytest.mark.parametrize("name", ["cpp", "numba"])
 def test_first_use_from_many_threads_at_once(name):
     """Backends are chosen and kernels compiled by whoever comes first."""
