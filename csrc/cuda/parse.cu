@@ -20,6 +20,7 @@ constexpr uint32_t kWarps = kThreads / kWarp;
 constexpr uint32_t kCharsPerThread = 8;  // a 64-bit word; no count has more characters than that
 constexpr uint32_t kTileChars = kThreads * kCharsPerThread;
 constexpr uint8_t kNoEnd = kCharBase + kMore;  // a character that ends no value and adds nothing
+constexpr float kNone = std::numeric_limits<float>::quiet_NaN();  // the centroid of nothing
 static_assert(kMaxCharsPerCount <= kCharsPerThread, "values would reach back too far");
 
 // What a piece of a string does to the state before it. The state is a Segment too: that of the
@@ -121,9 +122,12 @@ __device__ void write_mask(const Runs& runs, const RegionOutputs& out, int64_t i
     bbox[3] = static_cast<float>(box.bottom - box.top);
   }
   if (out.centroid) {
-    constexpr float none = std::numeric_limits<float>::quiet_NaN();
-    out.centroid[2 * i] = seen.area ? mean_of(seen.sums.y, seen.area) : none;
-    out.centroid[2 * i + 1] = seen.area ? mean_of(seen.sums.x, seen.area) : none;
+    out.centroid[2 * i] = kNone;
+    out.centroid[2 * i + 1] = kNone;
+    if (seen.area != 0) {
+      out.centroid[2 * i] = mean_of(seen.sums.y, seen.area);
+      out.centroid[2 * i + 1] = mean_of(seen.sums.x, seen.area);
+    }
   }
 }
 
