@@ -1,5 +1,6 @@
-// The files named bindings* are the only ones that know Python. Arrays come as addresses and sizes, so that nothing here depends
-// on torch's or NumPy's binary interface. The GIL is released around every kernel.
+// The files named bindings* are the only ones that know Python. Arrays come as addresses and sizes,
+// so that nothing here depends on torch's or NumPy's binary interface. The GIL is released around
+// every kernel.
 #include <pybind11/pybind11.h>
 
 #include <algorithm>

@@ -66,10 +66,9 @@ int count_pairs(int device, uintptr_t stream, uintptr_t data, int64_t num_bytes,
                 uintptr_t other, int64_t other_bytes, int64_t num_other, int64_t num_images,
                 uintptr_t begins, uintptr_t workspace) {
   py::gil_scoped_release release;
-  return sa1b::cuda::count_pairs(batch_at(data, num_bytes, num_masks),
-                                 batch_at(other, other_bytes, num_other), num_images,
-                                 pointer<int64_t>(begins), pointer<void>(workspace),
-                                 stream_of(device, stream));
+  return sa1b::cuda::count_pairs(
+      batch_at(data, num_bytes, num_masks), batch_at(other, other_bytes, num_other), num_images,
+      pointer<int64_t>(begins), pointer<void>(workspace), stream_of(device, stream));
 }
 
 int write_pairs(int device, uintptr_t stream, uintptr_t data, int64_t num_bytes, int64_t num_masks,

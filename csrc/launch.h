@@ -129,8 +129,8 @@ int64_t encode(const Dense& dense, int num_threads, Encoded* encoded);
 // On the GPU all pointers are device pointers. A launcher sets the device, allocates nothing, waits
 // for nothing, and returns 0, a cudaError_t, or one of the codes above (negative) for what can be
 // told without reading the batch. Kernels stay inside their buffers whatever the bytes are: a mask
-// whose header contradicts itself, a plane that shows no mask and a crop outside its mask are empty.
-// `workspace` is memory of as many bytes as the function beside says, aligned to 256.
+// whose header contradicts itself, a plane that shows no mask and a crop outside its mask are
+// empty. `workspace` is memory of as many bytes as the function beside says, aligned to 256.
 namespace cuda {
 
 // Where to run.
@@ -143,8 +143,8 @@ const char* describe(int error);
 
 int64_t decode_workspace(const Batch& batch, int64_t num_images);
 
-// Grouped (num_images is not kNotGrouped, planes is null): as many planes for each image, which show
-// its masks and then nothing. `fresh` is of no concern here.
+// Grouped (num_images is not kNotGrouped, planes is null): as many planes for each image, which
+// show its masks and then nothing. `fresh` is of no concern here.
 int decode(const Batch& batch, int64_t num_images, const Decode& decode, void* workspace,
            const Stream& stream);
 

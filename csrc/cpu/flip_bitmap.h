@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
-#include "count_blocks.h"
 #include "../plane_map.h"
+#include "count_blocks.h"
 
 namespace sa1b::cpu {
 

@@ -1,15 +1,15 @@
 // Decodes a batch into dense planes on the GPU.
 //
-// Split: first `parse`; then a block for each tile: 32 rows of a plane and all of its columns (up to
-// 4096, wider planes have several). 32 rows of all columns are one contiguous range of the output,
-// whatever the width.
+// Split: first `parse`; then a block for each tile: 32 rows of a plane and all of its columns (up
+// to 4096, wider planes have several). 32 rows of all columns are one contiguous range of the
+// output, whatever the width.
 //
 // A tile: every run boundary at (y, x) flips all pixels after it in column order: column x from row
-// y downward, and every column after x. So it flips bit y of the word of column x, and bit 0 and bit
-// y of the next one; with an XOR over the columns before, and one over the rows above in each word,
-// the words become the columns' pixels. Crop and resize only move the flips (plane_map.h). 32 x 32
-// bits are transposed across a warp into rows of bits, and the rows leave as elements, 16 aligned
-// bytes a thread. Tiles outside the mask's box, six of seven in SA-1B, are stores of zeros.
+// y downward, and every column after x. So it flips bit y of the word of column x, and bit 0 and
+// bit y of the next one; with an XOR over the columns before, and one over the rows above in each
+// word, the words become the columns' pixels. Crop and resize only move the flips (plane_map.h). 32
+// x 32 bits are transposed across a warp into rows of bits, and the rows leave as elements, 16
+// aligned bytes a thread. Tiles outside the mask's box, six of seven in SA-1B, are stores of zeros.
 //
 // Passes: the output is written once; run ends are read once for each tile that meets the box, from
 // L2. Bound: memset of the output.
@@ -163,8 +163,7 @@ __device__ bool fill_bits(const Planes& planes, int64_t plane, const Tile& tile,
     const Box& box = mask.box;
     const uint32_t top = map.row(box.top), bottom = map.row(box.bottom);
     const uint32_t left = max(map.column(box.left), tile.column) - tile.column;
-    const uint32_t right =
-        min(max(map.column(box.right), tile.column) - tile.column, tile.columns);
+    const uint32_t right = min(max(map.column(box.right), tile.column) - tile.column, tile.columns);
     if (top >= tile.row + tile.rows || bottom <= tile.row || left >= right) return false;
     for (uint32_t k = threadIdx.x; k < bits.groups * kWarp; k += kThreads) bits.columns[k] = 0;
     for (uint32_t k = threadIdx.x; k < (kTileRows + 1) * bits.stride; k += kThreads) {
@@ -198,8 +197,7 @@ struct Elements {
                                uint32_t one) {
     const uint32_t from = bits.from(row, column, width, kPerStore);
     return make_uint4(expand(from, one), expand(from >> kPerWord, one),
-                      expand(from >> 2 * kPerWord, one),
-                      expand(from >> 3 * kPerWord, one));
+                      expand(from >> 2 * kPerWord, one), expand(from >> 3 * kPerWord, one));
   }
 
  private:
@@ -226,10 +224,9 @@ struct PackedBits {
       const uint32_t shift = 8 * (column % 4);
       uint32_t last = 0;
       if (shift != 0) last = words[4];
-      return make_uint4(__funnelshift_r(words[0], words[1], shift),
-                        __funnelshift_r(words[1], words[2], shift),
-                        __funnelshift_r(words[2], words[3], shift),
-                        __funnelshift_r(words[3], last, shift));
+      return make_uint4(
+          __funnelshift_r(words[0], words[1], shift), __funnelshift_r(words[1], words[2], shift),
+          __funnelshift_r(words[2], words[3], shift), __funnelshift_r(words[3], last, shift));
     }
     uint32_t words[4];
 #pragma unroll

@@ -1,15 +1,16 @@
 // What masks have in common, pair by pair, from their runs, on the GPU: no pixel is made.
 //
-// Split: first `parse` of each batch; then a warp for some pairs of one row of the output. Its lanes
-// test boxes and sizes, one pair each; the pairs that meet are then taken one by one by the whole
-// warp. Their run ends are merged inside the columns that both boxes share: a search along a
-// diagonal splits the merged sequence evenly, each lane walks its share and adds up where both masks
-// are foreground. A batch with itself is half the pairs.
+// Split: first `parse` of each batch; then a warp for some pairs of one row of the output. Its
+// lanes test boxes and sizes, one pair each; the pairs that meet are then taken one by one by the
+// whole warp. Their run ends are merged inside the columns that both boxes share: a search along a
+// diagonal splits the merged sequence evenly, each lane walks its share and adds up where both
+// masks are foreground. A batch with itself is half the pairs.
 //
 // `count_pairs` and `write_pairs` give a warp one row of the output, whose pairs it takes in order,
 // so that their list is sorted by construction.
 //
-// Passes: run ends from L2, once for each pair that meets. Bound: latency, some microseconds a pair.
+// Passes: run ends from L2, once for each pair that meets. Bound: latency, some microseconds a
+// pair.
 #include "runs.cuh"
 #include "warp.cuh"
 
@@ -24,7 +25,7 @@ constexpr int64_t kManyWarps = 1 << 17;
 // The masks of both batches, and which are compared: all, or those of the same image.
 struct Sides {
   Runs a, b;
-  int64_t num_images;  // 1 where nothing is grouped
+  int64_t num_images;       // 1 where nothing is grouped
   const int64_t* a_begins;  // [num_images + 1] of grouped batches, else null
   const int64_t* b_begins;
   int64_t num_a, num_b;  // masks in all

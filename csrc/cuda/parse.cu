@@ -172,8 +172,8 @@ __device__ void parse_mask(const Batch& batch, const Runs& runs, const RegionOut
                    [&](uint32_t delta) { piece.append(delta, starts_mask && piece.n == 0); });
     const auto join = [](const Segment& a, const Segment& b) { return a.followed_by(b); };
     Segment of_tile;
-    Segment state = before_tile.followed_by(
-        block_exclusive_scan<kThreads>(piece, Segment{}, join, &of_tile));
+    Segment state =
+        before_tile.followed_by(block_exclusive_scan<kThreads>(piece, Segment{}, join, &of_tile));
     before_tile = before_tile.followed_by(of_tile);
 
     for_each_value(before, own, [&](uint32_t delta) {
@@ -192,7 +192,8 @@ __device__ void parse_mask(const Batch& batch, const Runs& runs, const RegionOut
   __syncthreads();  // before the next mask takes the shared memory
 }
 
-__global__ void __launch_bounds__(kThreads) parse_kernel(Batch batch, Runs runs, RegionOutputs out) {
+__global__ void __launch_bounds__(kThreads)
+    parse_kernel(Batch batch, Runs runs, RegionOutputs out) {
   for (int64_t i = blockIdx.x; i < batch.num_masks; i += gridDim.x) parse_mask(batch, runs, out, i);
 }
 
@@ -233,8 +234,7 @@ cudaError_t find_image_begins(const Batch& batch, int64_t num_images, int64_t* b
   return SA1B_LAUNCH(image_begins_kernel, 1, kThreads, 0, stream, batch, num_images, begins);
 }
 
-int regions(const Batch& batch, int64_t* area, float* bbox, float* centroid,
-            const Stream& stream) {
+int regions(const Batch& batch, int64_t* area, float* bbox, float* centroid, const Stream& stream) {
   if (!batch.header_fits()) return kBadHeader;
   const cudaError_t error = cudaSetDevice(stream.device);
   if (error != cudaSuccess) return error;

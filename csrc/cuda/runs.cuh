@@ -60,12 +60,15 @@ struct RegionOutputs {
 cudaError_t parse(const Batch& batch, const Runs& runs, const RegionOutputs& regions,
                   cudaStream_t stream);
 
-// Of a batch grouped by image: begins[b] masks come before those of image b; begins[num_images] all.
+// Of a batch grouped by image: begins[b] masks come before those of image b; begins[num_images]
+// all.
 cudaError_t find_image_begins(const Batch& batch, int64_t num_images,
                               int64_t* begins,  // [num_images + 1]
                               cudaStream_t stream);
 
-inline cudaStream_t handle(const Stream& stream) { return static_cast<cudaStream_t>(stream.stream); }
+inline cudaStream_t handle(const Stream& stream) {
+  return static_cast<cudaStream_t>(stream.stream);
+}
 
 // Blocks for that many pieces of work, of which a block takes several if there are more than a grid
 // may have. Tests lower the limit to see that.

@@ -7,7 +7,8 @@ namespace sa1b::cuda {
 
 constexpr uint32_t kWarp = 32;
 
-// Transposes 32 x 32 bits: before, bit r of lane c is element (r, c); afterwards bit c of lane r is.
+// Transposes 32 x 32 bits: before, bit r of lane c is element (r, c); afterwards bit c of lane r
+// is.
 __device__ inline uint32_t transpose_bits(uint32_t bits, uint32_t lane) {
   uint32_t low = 0x0000ffff;  // of every 2*step bits the first step
 #pragma unroll
