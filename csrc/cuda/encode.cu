@@ -40,8 +40,8 @@ constexpr uint32_t kReadingBlocks = 4;  // there is no room for more
 constexpr uint32_t kReadingBlocks = 6;
 #endif
 // Smaller where grids are, in tests, so that there is more than one turn of every loop.
-constexpr uint32_t kJoinThreads = kMaxGrid < 1024 ? 64 : 1024;
-constexpr int64_t kWantedStrips = std::min<int64_t>(4096, 16 * kMaxGrid);
+constexpr uint32_t kJoinThreads = kMaxGrid < 1024 ? 32 : 1024;
+constexpr int64_t kWantedStrips = std::min<int64_t>(4096, 4 * kMaxGrid);
 constexpr uint32_t kLinearRows = 1024;
 
 // In place of a boundary. None lies there: they are below h*w < 2**32.
