@@ -72,10 +72,10 @@ struct History {
 
 // `later` follows on `earlier`.
 __device__ __forceinline__ History concatenated(const History& earlier, const History& later) {
-  if (later.third != kNone) return later;
-  if (later.second != kNone) return {later.last, later.second, earlier.last};
-  if (later.last != kNone) return {later.last, earlier.last, earlier.second};
-  return earlier;
+  const bool one = later.last != kNone, two = later.second != kNone, three = later.third != kNone;
+  return {one ? later.last : earlier.last,
+          two ? later.second : (one ? earlier.last : earlier.second),
+          three ? later.third : (two ? earlier.last : (one ? earlier.second : earlier.third))};
 }
 
 // How many characters CountWriter writes for the count that ends at `position`.
