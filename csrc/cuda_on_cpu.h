@@ -21,11 +21,14 @@
 // memory read before it is written, which is full of random bits when a block starts. What a launch
 // may ask for is as on a GPU (compute capability 9.0), with CUDA's error codes.
 //
-// A thread is interrupted only where it waits, so this goes unseen: two threads that update a word
-// without an atomic between the same two barriers; the order in which memory becomes visible to
-// others, in a block or beyond; blocks that wait for one another (they hang). Nothing is known of
-// time, bank conflicts, registers, __launch_bounds__ and asynchronous execution. What is not
-// declared here does not exist: __activemask, TMA, cooperative groups and all else.
+// Built with ThreadSanitizer, it finds races between the threads of a block, in shared and global
+// memory: accesses that no barrier, __syncwarp or __threadfence orders, and that are not atomic.
+//
+// Otherwise a thread is interrupted only where it waits, so races go unseen that need more than
+// that; so does, always, in which order other threads see what one writes. Blocks that wait for one
+// another hang. Nothing is known of time, bank conflicts, registers, __launch_bounds__ and
+// asynchronous execution. What is not declared here does not exist: __activemask, TMA, cooperative
+// groups and all else.
 #pragma once
 
 #include <cstddef>
@@ -194,6 +197,11 @@ uint64_t meet_warp(const char* call, Line line, unsigned mask, uint64_t value, i
 // Waits for all lanes in the mask. Returns those for which the predicate is true.
 unsigned meet_warp_ballot(const char* call, Line line, unsigned mask, bool predicate);
 
+// Waits for all lanes in the mask, and orders what they do in memory. Calls that only exchange
+// values do not, here as in CUDA.
+void sync_warp(Line line, unsigned mask);
+void fence();
+
 // This thread's number in its warp.
 int lane();
 
@@ -208,12 +216,15 @@ T shuffle(const char* call, Line line, unsigned mask, T value, int source) {
   return value;
 }
 
-// Replaces a value as one indivisible step, which everything is that does not wait.
+// Replaces a value as one step, as everything is that does not wait. That loads and stores are
+// atomic by themselves is for ThreadSanitizer to see.
 template <class T, class... Allowed, class Update>
 T atomic(T* address, Update update) {
   static_assert((std::is_same_v<T, Allowed> || ...), "CUDA has no such atomic for this type");
-  const T old = *address;
-  *address = update(old);
+  T old, updated;
+  __atomic_load(address, &old, __ATOMIC_RELAXED);
+  updated = update(old);
+  __atomic_store(address, &updated, __ATOMIC_RELAXED);
   return old;
 }
 
@@ -246,7 +257,7 @@ inline int __syncthreads_and(int predicate,
 
 inline void __syncwarp(unsigned mask = 0xffffffff,
                        sa1b::emulator::Line line = sa1b::emulator::Line::here()) {
-  sa1b::emulator::meet_warp_ballot("__syncwarp", line, mask, false);
+  sa1b::emulator::sync_warp(line, mask);
 }
 inline unsigned __ballot_sync(unsigned mask, int predicate,
                               sa1b::emulator::Line line = sa1b::emulator::Line::here()) {
@@ -294,8 +305,8 @@ T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = warpSize,
                                  source < group_end ? source : lane);
 }
 
-inline void __threadfence() {}
-inline void __threadfence_block() {}
+inline void __threadfence() { sa1b::emulator::fence(); }
+inline void __threadfence_block() { sa1b::emulator::fence(); }
 
 // --- Atomics: the types that CUDA has them for, of which uint64_t is none on Linux
 // ----------------
