@@ -6,29 +6,28 @@
 // happens in the host thread that launches, before the launch returns; streams mean nothing.
 //
 // Shared memory is declared with SA1B_SHARED and SA1B_DYNAMIC_SHARED. Plain __shared__ does not
-// exist here: all that a macro could make of it is a static variable, and to fill those before each
-// block they would have to be found, which GCC prevents: it ignores section attributes in
-// templates. Each variable has an allocation of its own, so AddressSanitizer sees what lies outside
-// it.
+// exist: all that a macro could make of it is a static variable, and those cannot all be found to
+// be filled before each block, as GCC ignores section attributes in templates. Each variable has an
+// allocation of its own, so AddressSanitizer sees what lies outside it.
 //
 // A mistake throws a Bug, which names kernel, block, thread, line and seed:
 // * threads of a block at different barriers, or at one that others do not reach, having exited;
 // * lanes of a warp in different calls or with different masks, a mask without the calling lane or
 //   with one that has exited or never existed, a shuffle that reads a lane outside the mask;
 // * a deadlock, a call outside of a kernel, more shared memory than a block can have.
-// Here CUDA is more lenient: lanes that have exited are no mistake to it where nobody needs them.
-// Other mistakes show as results that are wrong for some seeds: a missing barrier, and shared
-// memory read before it is written, which is full of random bits when a block starts. What a launch
-// may ask for is as on a GPU (compute capability 9.0), with CUDA's error codes.
+// CUDA is more lenient with barriers and masks where threads have exited. What a launch may ask for
+// is as on a GPU (compute capability 9.0), with CUDA's error codes.
 //
-// Built with ThreadSanitizer, it finds races between the threads of a block, in shared and global
-// memory: accesses that no barrier, __syncwarp or __threadfence orders, and that are not atomic.
+// Results are wrong, for some seeds, where a barrier is missing, or where shared memory is read
+// before it is written: it is full of random bits when a block starts. A thread is interrupted only
+// where it waits, though, so not every race shows. Built with -fsanitize=thread (SA1B_SANITIZE in
+// CMakeLists.txt), all of them do that are between threads of one block: accesses to shared or
+// global memory that are not atomic, and that no barrier, __syncwarp or __threadfence orders.
 //
-// Otherwise a thread is interrupted only where it waits, so races go unseen that need more than
-// that; so does, always, in which order other threads see what one writes. Blocks that wait for one
-// another hang. Nothing is known of time, bank conflicts, registers, __launch_bounds__ and
-// asynchronous execution. What is not declared here does not exist: __activemask, TMA, cooperative
-// groups and all else.
+// Unseen are races between blocks, unless their order changes results; the order in which a write
+// becomes visible to others; and all of time, bank conflicts, registers, __launch_bounds__ and
+// asynchronous execution. Blocks that wait for one another hang. What is not declared here does not
+// exist: __activemask, TMA, cooperative groups and so on.
 #pragma once
 
 #include <cstddef>

@@ -2,6 +2,7 @@
 //
 // A thread that has not started needs no stack: it takes over the fiber of one that has exited. So
 // there are never more fibers than threads that wait, and one more; later launches use them again.
+// To find races, though, each thread of a block has a fiber of its own.
 #include "cuda_on_cpu/run_blocks.h"
 
 #include <algorithm>
@@ -139,11 +140,13 @@ class Machine {
   size_t num_at_barrier_ = 0;
   unsigned num_true_ = 0, num_true_before_ = 0;  // at this barrier, at the last
   std::exception_ptr error_;
-  uint64_t block_ = 0;  // counts all blocks
-  size_t num_barriers_ = 0;
-  char started_ = 0, ended_ = 0, barriers_[2] = {}, filled_ = 0,
-       fence_ = 0;  // addresses to release and acquire
   size_t shared_bytes_ = 0;
+
+  uint64_t block_ = 0;       // counts all blocks
+  size_t num_barriers_ = 0;  // and all barriers
+  // Addresses for `release` and `acquire`. A thread may reach the next barrier before another has
+  // left this one: they take turns.
+  char started_ = 0, ended_ = 0, barriers_[2] = {}, filled_ = 0, fence_ = 0;
 
   std::vector<SharedMemory> variables_;  // by SharedVariable::index_
   SharedMemory dynamic_;
@@ -158,11 +161,6 @@ thread_local Machine machine;
 
 void Machine::run(const Kernel& kernel, dim3 grid, dim3 block, size_t dynamic_bytes,
                   size_t max_shared_bytes) {
-  kernel_ = kernel;
-  dynamic_bytes_ = dynamic_bytes;
-  max_shared_bytes_ = max_shared_bytes;
-  place.threads = block;
-  place.blocks = grid;
   const size_t num_blocks = size_t{grid.x} * grid.y * grid.z;
   std::vector<size_t> order(num_blocks);
   for (size_t i = 0; i < num_blocks; ++i) {
@@ -170,6 +168,11 @@ void Machine::run(const Kernel& kernel, dim3 grid, dim3 block, size_t dynamic_by
     order[i] = order[j];
     order[j] = i;
   }
+  kernel_ = kernel;
+  dynamic_bytes_ = dynamic_bytes;
+  max_shared_bytes_ = max_shared_bytes;
+  place.threads = block;
+  place.blocks = grid;
   for (const size_t i : order) {
     place.block = {static_cast<unsigned>(i % grid.x), static_cast<unsigned>(i / grid.x % grid.y),
                    static_cast<unsigned>(i / grid.x / grid.y)};
@@ -204,7 +207,7 @@ void Machine::run_block() {
   num_exited_ = num_at_barrier_ = num_true_ = 0;
   ++block_;
   shared_bytes_ = 0;
-  if (kFindsRaces) {  // each thread has a fiber of its own
+  if (kFindsRaces) {
     while (fibers_.size() < threads_.size()) new_fiber();
     idle_fibers_.clear();
     for (const auto& fiber : fibers_) idle_fibers_.push_back(fiber.get());
