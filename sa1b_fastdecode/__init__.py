@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sa1b_fastdecode import evaluation, spatial, visualize
     from sa1b_fastdecode.dispatch import active_backend, backends
     from sa1b_fastdecode.ops import (
         decode_rle_batch,
@@ -49,6 +50,7 @@ __all__ = [
     "backends",
     "decode_rle_batch",
     "encode_masks",
+    "evaluation",
     "mask_area",
     "mask_bbox",
     "mask_centroid",
@@ -56,10 +58,17 @@ __all__ = [
     "mask_intersection",
     "mask_iou",
     "pack_rles",
+    "spatial",
+    "visualize",
 ]
+
+# Modules are public names, too: fd.spatial.containment_tree(masks).
+_MODULES = ("evaluation", "spatial", "visualize")
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

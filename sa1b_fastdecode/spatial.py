@@ -154,7 +154,8 @@ def mask_hierarchy(masks: Any) -> MaskHierarchy | list[MaskHierarchy]:
     batch = read_masks(masks)
     if batch.counts_per_image is None:
         return _thirds(batch.area())
-    return [_thirds(area) for area in batch.area().split(batch.counts_per_image.tolist())]
+    counts = batch.counts_per_image.tolist()
+    return [_thirds(area) for area in torch.split_with_sizes(batch.area(), counts)]
 
 
 def _thirds(area: Tensor) -> MaskHierarchy:
