@@ -106,8 +106,7 @@ def distinct_colors(n: int) -> UInt8Array:
            [  0, 255,   0],
            [119, 102,   0]], dtype=uint8)
     """
-    colors: UInt8Array = _palette()[np.arange(n) % _PALETTE]
-    return colors
+    return _palette()[np.arange(n) % _PALETTE]
 
 
 @functools.cache
@@ -124,7 +123,8 @@ def _palette() -> UInt8Array:
         chosen.append(int(distance.argmax()))
         to_last = np.linalg.norm(lab - lab[chosen[-1]], axis=1)
         distance = to_last if len(chosen) == 1 else np.minimum(distance, to_last)
-    return rgb[chosen].round().astype(np.uint8)
+    palette: UInt8Array = rgb[chosen].round().astype(np.uint8)
+    return palette
 
 
 def _to_oklab(rgb: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -248,7 +248,8 @@ def _write_ids(overlay: UInt8Array, ranks: Int32Array, order: Any, batch: RLEBat
     """Write each mask's index on that visible pixel of it that is nearest to their middle."""
     canvas = _pillow("Image").fromarray(overlay)
     draw = _pillow("ImageDraw").Draw(canvas)
-    font = _pillow("ImageFont").load_default(size=max(10, min(ranks.shape) // 60))
+    font_of = functools.cache(_pillow("ImageFont").load_default)
+    largest = max(12, min(ranks.shape) // 60)
     boxes = batch.bbox().long().tolist()
     for rank, index in enumerate(order.tolist(), start=1):
         x, y, w, h = boxes[index]
@@ -258,6 +259,7 @@ def _write_ids(overlay: UInt8Array, ranks: Int32Array, order: Any, batch: RLEBat
         distance = (rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2
         at = int(distance.argmin())
         place = (x + int(columns[at]), y + int(rows[at]))
+        font = font_of(int(np.clip(len(rows) ** 0.5 / 2, largest // 2, largest)))
         draw.text(place, str(index), "white", font, "mm", stroke_width=2, stroke_fill="black")
     return np.asarray(canvas)
 
