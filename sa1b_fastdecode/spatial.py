@@ -96,11 +96,16 @@ def spatial_features(masks: Any) -> SpatialFeatures:
     containment = (shared / area.unsqueeze(-2).clamp(min=1)).float()
     containment.diagonal(dim1=-2, dim2=-1).zero_()
     centroids = _pad(batch, batch.centroid(), 0)
+    distances = _distances(centroids)
+    real = _real_masks(batch)
+    if real is not None:
+        padding = ~(real.unsqueeze(-1) & real.unsqueeze(-2))
+        distances.masked_fill_(padding.to(distances.device), 0)
     return {
         "iou_matrix": iou,
         "containment": containment,
         "centroids": centroids,
-        "distances": _distances(centroids),
+        "distances": distances,
     }
 
 
@@ -113,21 +118,20 @@ def _distances(centroids: Tensor) -> Tensor:
 
 def _pad(batch: RLEBatch, values: Tensor, padding: int) -> Tensor:
     """Bring values (N, ...), one for each mask, to (B, max N, ...) if the batch is grouped."""
-    places = _places(batch)
-    if places is None:
+    real = _real_masks(batch)
+    if real is None:
         return values
-    assert batch.num_images is not None
-    padded = values.new_full((batch.num_images * batch.max_masks, *values.shape[1:]), padding)
-    padded[places.to(values.device)] = values
-    return padded.view(batch.num_images, batch.max_masks, *values.shape[1:])
+    padded = values.new_full((*real.shape, *values.shape[1:]), padding)
+    # By places that are known on the CPU: bools on another device would have to be waited for.
+    places = real.flatten().nonzero().flatten().to(values.device)
+    padded.flatten(0, 1)[places] = values
+    return padded
 
 
-def _places(batch: RLEBatch) -> Tensor | None:
-    """Return int64 (N,) on the CPU: where each mask is in (B * max N); None for a flat batch."""
+def _real_masks(batch: RLEBatch) -> Tensor | None:
+    """Return bool (B, max N) on the CPU: False where an image has fewer; None for a flat batch."""
     counts = batch.counts_per_image
-    if counts is None:
-        return None
-    return (torch.arange(batch.max_masks) < counts[:, None]).flatten().nonzero().flatten()
+    return None if counts is None else torch.arange(batch.max_masks, device="cpu") < counts[:, None]
 
 
 def mask_hierarchy(masks: Any) -> MaskHierarchy | list[MaskHierarchy]:
@@ -224,16 +228,16 @@ def containment_tree(masks: Any, threshold: float = 0.9) -> ContainmentTree:
     if batch.counts_per_image is None:
         return ContainmentTree(parent, depth, children)
 
-    counts = batch.counts_per_image.tolist()
-    firsts = (batch.counts_per_image.cumsum(0) - batch.counts_per_image).tolist()
-    first_of = torch.repeat_interleave(torch.tensor(firsts), batch.counts_per_image)
-    parent = torch.where(has_parent, parent - first_of.to(parent.device), -1)
+    counts = batch.counts_per_image
+    firsts = counts.cumsum(0) - counts
+    first_of = firsts.repeat_interleave(counts).to(parent.device)
+    parent = torch.where(has_parent, parent - first_of, -1)
     return ContainmentTree(
         _pad(batch, parent, -1),
         _pad(batch, depth, -1),
         [
             [[child - first for child in of_mask] for of_mask in children[first : first + count]]
-            for first, count in zip(firsts, counts, strict=True)
+            for first, count in zip(firsts.tolist(), counts.tolist(), strict=True)
         ],
     )
 
