@@ -11,13 +11,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from sa1b_fastdecode.cli import demo, info, sample, view
+from sa1b_fastdecode.cli import demo, index, info, sample, verify, view
 from sa1b_fastdecode.cli.common import CommandError
 
 __all__ = ["main"]
 
 # In the order in which the help lists them.
-_COMMANDS = (info, demo, sample, view)
+_COMMANDS = (info, demo, view, index, verify, sample)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

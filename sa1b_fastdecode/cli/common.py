@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from sa1b_fastdecode.data.shard import Shard
+    from sa1b_fastdecode.data.shards import ShardFile
+
+T = TypeVar("T")
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
@@ -116,6 +120,52 @@ def image_for(
             f"{size[0]} x {size[1]}"
         )
     return image
+
+
+def find_files(paths: Sequence[Path]) -> list[ShardFile]:
+    """Return the tars among the paths, and the tars and folders of images below the others."""
+    from sa1b_fastdecode.data.shards import ShardFile, find_shards
+
+    files = []
+    for path in paths:
+        try:
+            if path.is_dir():
+                files += find_shards(path, None, prefer_tars=True)
+            else:
+                path.stat()
+                files.append(ShardFile(path, None, is_tar=True))
+        except OSError as error:
+            raise CommandError(f"cannot read {path}: {error.strerror or error}") from error
+    return files
+
+
+def open_shards(paths: Sequence[Path]) -> list[Shard]:
+    """Return what is in the paths. Tars without a saved index are scanned, and none is saved."""
+    from sa1b_fastdecode.data.folder_index import FolderIndex
+    from sa1b_fastdecode.data.tar_index import TarIndex
+
+    shards: list[Shard] = []
+    files = find_files(paths)
+    for file in show_progress(files, "indexing", "tar", len(files)):
+        try:
+            shards.append(
+                TarIndex.load(file.path) or TarIndex.scan(file.path)
+                if file.is_tar
+                else FolderIndex(file.path)
+            )
+        except OSError as error:
+            raise CommandError(f"cannot read {file.path}: {error.strerror or error}") from error
+    return shards
+
+
+def show_progress(items: Iterable[T], title: str, unit: str, total: int) -> Iterable[T]:
+    """Return the items behind a progress bar, if there is a terminal, tqdm, and any work."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return items
+    bar: Iterable[T] = tqdm(items, title, total, unit=unit, disable=None, leave=False)
+    return bar
 
 
 def non_negative(text: str) -> int:

@@ -13,6 +13,7 @@ from sa1b_fastdecode.cli.common import (
     decode_image,
     image_for,
     load_image_beside,
+    open_shards,
     parse_annotation,
     read_file,
 )
@@ -92,18 +93,16 @@ def _load_files(
 def _load_from_tar(
     source: Path, image_id: str | None
 ) -> tuple[str, dict[str, Any], NDArray[np.uint8] | None]:
-    from sa1b_fastdecode.data.tar_index import TarIndex
-
+    (shard,) = open_shards([source])
+    ids = [shard.image_id(i) for i in range(len(shard))]
+    if not ids:
+        raise CommandError(f"{source} holds no image with its annotations")
+    if image_id is not None and image_id not in ids:
+        raise CommandError(f"{source} has no image {image_id}; it has {ids[0]} to {ids[-1]}")
+    i = 0 if image_id is None else ids.index(image_id)
+    annotation_name, image_name = (f"{source}: {shard.member(i, kind)}" for kind in ("json", "jpg"))
     try:
-        index = TarIndex.load(source) or TarIndex.scan(source)
-        ids = [index.image_id(i) for i in range(len(index))]
-        if not ids:
-            raise CommandError(f"{source} holds no image with its annotations")
-        if image_id is not None and image_id not in ids:
-            raise CommandError(f"{source} has no image {image_id}; it has {ids[0]} to {ids[-1]}")
-        i = 0 if image_id is None else ids.index(image_id)
-        name = f"{source}: {index.member(i, 'json')}"
-        image = decode_image(index.read(i, "jpg"), f"{source}: {index.member(i, 'jpg')}")
-        return name, parse_annotation(index.read(i, "json"), name), image
+        annotation = parse_annotation(shard.read(i, "json"), annotation_name)
+        return annotation_name, annotation, decode_image(shard.read(i, "jpg"), image_name)
     except OSError as error:
         raise CommandError(f"cannot read {source}: {error.strerror or error}") from error
