@@ -198,7 +198,8 @@ def _rank_pixels(batch: RLEBatch, order: Any, size: tuple[int, ...]) -> Int32Arr
     for rank, index in enumerate(order.tolist(), start=1):
         x, y, w, h = boxes[index]
         if w > 0:
-            inside = batch.decode(select=[index], crop=(y, x, h, w)).bool()[0].cpu().numpy()
+            window = batch.decode(select=[index], crop=(y, x, h, w), num_threads=1)[0]
+            inside = window.bool().cpu().numpy()
             np.copyto(ranks[y : y + h, x : x + w], rank, where=inside)
     return ranks
 
