@@ -10,7 +10,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sa1b_fastdecode import evaluation, spatial, visualize
+    from sa1b_fastdecode import data as data
+    from sa1b_fastdecode import evaluation as evaluation
+    from sa1b_fastdecode import spatial as spatial
+    from sa1b_fastdecode import visualize as visualize
     from sa1b_fastdecode.dispatch import active_backend, backends
     from sa1b_fastdecode.ops import (
         decode_rle_batch,
@@ -43,6 +46,9 @@ _HOME = {
     "pack_rles": "pack",
 }
 
+# Packages and modules below this one, which are loaded in the same way.
+_PACKAGES = ("data", "evaluation", "spatial", "visualize")
+
 __all__ = [
     "RLEBatch",
     "__version__",
@@ -50,7 +56,6 @@ __all__ = [
     "backends",
     "decode_rle_batch",
     "encode_masks",
-    "evaluation",
     "mask_area",
     "mask_bbox",
     "mask_centroid",
@@ -58,16 +63,11 @@ __all__ = [
     "mask_intersection",
     "mask_iou",
     "pack_rles",
-    "spatial",
-    "visualize",
 ]
-
-# Modules are public names, too: fd.spatial.containment_tree(masks).
-_MODULES = ("evaluation", "spatial", "visualize")
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
+    if name in _PACKAGES:
         return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -77,4 +77,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_PACKAGES})

@@ -68,8 +68,7 @@ OPERATORS_OF_FUNCTION = {
     "mask_containment": ("containment",),
 }
 METHODS_ONLY = {"intersecting_pairs"}
-MODULES = {"evaluation", "spatial", "visualize"}
-NOT_OPERATORS = {"RLEBatch", "__version__", "active_backend", "backends", "pack_rles"} | MODULES
+NOT_OPERATORS = {"RLEBatch", "__version__", "active_backend", "backends", "pack_rles"}
 
 
 def operators():
