@@ -176,6 +176,14 @@ def non_negative(text: str) -> int:
     return value
 
 
+def positive(text: str) -> int:
+    """Read an argument that must be an integer of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
 def format_table(rows: Sequence[Sequence[str]], align: str) -> str:
     """Return rows as aligned text; ``align`` has one "<" or ">" for each column."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
