@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import re
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -65,7 +66,12 @@ def run(arguments: argparse.Namespace) -> int:
     from sa1b_fastdecode.data import SA1BDataset
 
     backend = find_backend(arguments.device)
-    options = {"max_masks": arguments.max_masks, "use_tar_streaming": True, "cache_size": 0}
+    options: dict[str, Any] = {
+        "max_masks": arguments.max_masks,
+        "use_tar_streaming": True,
+        "cache_size": 0,
+        "progress": sys.stderr.isatty(),
+    }
     try:
         dataset = SA1BDataset(arguments.folder, **options)
         without_masks = SA1BDataset(arguments.folder, mask_format="none", **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import warnings
 from pathlib import Path
 
@@ -48,7 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)  # an index that could not be saved
             indexes = index_tars(
-                tars, index_dir=arguments.index_dir, num_workers=arguments.workers, progress=True
+                tars,
+                index_dir=arguments.index_dir,
+                num_workers=arguments.workers,
+                progress=sys.stderr.isatty(),
             )
     except (OSError, RuntimeError, RuntimeWarning) as error:
         raise CommandError(str(error)) from error
