@@ -1,7 +1,7 @@
 """What is measured beyond single operators: features, trees and pictures of all masks of an image.
 
 The loops over dense masks are what loaders do today. Decoding is not part of their time; what this
-library takes begins with the dicts. They take minutes for 100 masks, so they compete over 10.
+library takes begins with the dicts. They take minutes for 100 masks, so they compete over fewer.
 """
 
 from __future__ import annotations
@@ -254,9 +254,9 @@ CASES.update(
                 check=_check_tree,
             ),
             Case(
-                "sa1b-10-containment-tree",
+                "sa1b-30-containment-tree",
                 "containment tree, from dicts",
-                "sa1b-10",
+                "sa1b-30",
                 "containment_tree",
                 (*OURS, LOOPS),
                 targets=(faster("cpp", LOOPS, 1000),),

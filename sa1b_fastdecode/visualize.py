@@ -260,8 +260,11 @@ def _write_ids(overlay: UInt8Array, ranks: Int32Array, order: Any, batch: RLEBat
         distance = (rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2
         at = int(distance.argmin())
         place = (x + int(columns[at]), y + int(rows[at]))
-        font = font_of(int(np.clip(len(rows) ** 0.5 / 2, largest // 2, largest)))
-        draw.text(place, str(index), "white", font, "mm", stroke_width=2, stroke_fill="black")
+        size = int(np.clip(len(rows) ** 0.5 / 2, largest // 2, largest))
+        rim = max(1, size // 12)
+        draw.text(
+            place, str(index), "white", font_of(size), "mm", stroke_width=rim, stroke_fill="black"
+        )
     return np.asarray(canvas)
 
 
