@@ -138,12 +138,12 @@ class SA1BStream(IterableDataset[Any]):
 
         A loader takes one batch of each worker in turn, and leaves out those that have no more.
         """
-        num_batches, batch_size, drop_last = self._batches_before.tolist()
+        num_batches, batch_size, drop_last = (int(n) for n in self._batches_before)
         if num_batches == 0:
             return 0
         shares = self.shares(num_workers)
         totals = [share // batch_size if drop_last else -(-share // batch_size) for share in shares]
-        done: list[int] = [min(total, num_batches // num_workers) for total in totals]
+        done = [min(total, num_batches // num_workers) for total in totals]
         left = num_batches - sum(done)
         while left > 0 and done != totals:
             for i, total in enumerate(totals):
