@@ -6,7 +6,6 @@ import json
 import os
 import pickle
 import signal
-import sys
 import types
 
 import numpy as np
@@ -34,6 +33,7 @@ from sa1b_fastdecode.integrations import lightning
 pytestmark = [
     pytest.mark.timeout(60),
     pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),  # few cores
 ]
 COLUMNS = ("bboxes", "areas", "predicted_ious", "stability_scores")
 
@@ -187,7 +187,7 @@ def test_sampling(root, dataset):
 def test_batches_move_and_are_pinned_as_one(dataset, monkeypatch):
     batch = sa1b_collate_fn([dataset[0], dataset[2]])
     batch["spatial_features"] = {"iou": torch.ones(2, 2)}
-    moved = batch.to("meta") if False else batch.to("cpu")
+    moved = batch.to("cpu")
     assert isinstance(moved, SA1BBatch)
     assert moved.keys() == batch.keys()
     pinned = []
@@ -413,6 +413,7 @@ def test_ranks_share_a_stream(dataset):
 
 @pytest.mark.parametrize("buffer", [0, 4])
 def test_the_position_of_a_stream(dataset, buffer, monkeypatch):
+    read_sample = SA1BDataset.read
     stream = SA1BStream(dataset, shuffle_buffer=buffer)
     stream.set_epoch(2)
     expected = stream_keys(stream)
@@ -425,9 +426,8 @@ def test_the_position_of_a_stream(dataset, buffer, monkeypatch):
         resumed = SA1BStream(dataset, shuffle_buffer=buffer)
         resumed.load_state_dict(state)
         read = []
-        original = SA1BDataset.read
         monkeypatch.setattr(
-            SA1BDataset, "read", lambda *a, read=read: read.append(a[1:]) or original(*a)
+            SA1BDataset, "read", lambda *a, read=read: read.append(a[1:]) or read_sample(*a)
         )
         assert taken + stream_keys(resumed) == expected
         monkeypatch.undo()
@@ -498,7 +498,7 @@ def test_a_worker_that_is_killed_is_told(root, stream):
     dataset = SA1BDataset(root, transform=Killer())
     source = SA1BStream(dataset) if stream else dataset
     loader = create_sa1b_dataloader(source, 1, 2)
-    with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid.*exited unexpectedly"):
+    with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid"):
         list(loader)
 
 
@@ -565,7 +565,7 @@ def test_spatial_features(root, dataset, num_workers):
         batch["spatial_features"]["containment"][2], sample["spatial_features"]["containment"]
     )
     assert not batch["spatial_features"]["iou_matrix"][1].any()  # no masks
-    for i, image in enumerate((described[j] for j in range(3))):
+    for i, image in enumerate(described[j] for j in range(3)):
         for name, expected in image["mask_hierarchy"].items():
             assert torch.equal(batch["mask_hierarchy"][name][i], expected)
     assert described[1]["masks"].shape[0] == 0
@@ -590,4 +590,3 @@ def test_a_data_module(root):
     assert sum(len(batch["image_ids"]) for batch in module.train_dataloader()) == 7
     assert sum(len(batch["image_ids"]) for batch in module.val_dataloader()) == 6
     assert lightning.SA1BDataModule(root).val_dataloader() == []
-    assert "lightning" in "".join(sys.modules)
