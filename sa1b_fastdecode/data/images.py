@@ -40,7 +40,7 @@ def decode_jpeg(content: bytes, out: Pixels | None = None) -> Pixels:
     try:
         if out is None:
             return _decode(content)
-        size = read_size(content)
+        size = _parse_size(content)
         if size != out.shape[:2]:
             raise ValueError(f"it is {size[0]}x{size[1]}, not {out.shape[0]}x{out.shape[1]}")
         if simplejpeg is None:
@@ -63,24 +63,31 @@ def _decode(content: bytes) -> Pixels:
 def read_size(content: bytes) -> tuple[int, int]:
     """Return height and width from the head of a JPEG; raises as :func:`decode_jpeg`."""
     try:
-        if simplejpeg is not None:
-            height, width, _, _ = simplejpeg.decode_jpeg_header(content)
-        else:
-            with _open_with_pillow(content) as image:
-                width, height = image.size
+        return _parse_size(content)
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"the JPEG cannot be decoded: {error}") from None
+
+
+def _parse_size(content: bytes) -> tuple[int, int]:
+    if simplejpeg is not None:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(content)
+    else:
+        with _open_with_pillow(content) as image:
+            width, height = image.size
     return height, width
 
 
 def _open_with_pillow(content: bytes) -> Image.Image:
     try:
-        from PIL import Image
+        from PIL import Image, UnidentifiedImageError
     except ImportError as error:
         raise ImportError(
             "reading JPEGs needs simplejpeg or Pillow: pip install sa1b-fastdecode[data]"
         ) from error
-    return Image.open(io.BytesIO(content), formats=["JPEG"])
+    try:
+        return Image.open(io.BytesIO(content), formats=["JPEG"])
+    except UnidentifiedImageError:
+        raise ValueError("it is no JPEG") from None  # Pillow's message has an address in it
 
 
 def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -280,11 +280,7 @@ class SA1BDataLoader(DataLoader[Any]):
         elif isinstance(self.sampler, _ResumableSampler):
             batches: Any = self.batch_sampler
             self.sampler.skip = self._skip * batches.batch_size
-        return map(self._count, super().__iter__())
-
-    def _count(self, batch: SA1BBatch) -> SA1BBatch:
-        self._batches += 1
-        return batch
+        return _Batches(self, super().__iter__())
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""
@@ -293,3 +289,27 @@ class SA1BDataLoader(DataLoader[Any]):
         assert isinstance(self.dataset, SA1BStream) and self.batch_size is not None
         shares, size = self.dataset.shares(self.num_workers), self.batch_size
         return sum(n // size if self.drop_last else -(-n // size) for n in shares)
+
+
+class _Batches:
+    """One pass over a loader, which counts."""
+
+    def __init__(self, loader: SA1BDataLoader, batches: Iterator[SA1BBatch]) -> None:
+        self._loader = loader
+        self._batches = batches
+
+    def __iter__(self) -> _Batches:
+        return self
+
+    def __next__(self) -> SA1BBatch:
+        try:
+            batch = next(self._batches)
+        except Exception as error:
+            if self._loader.num_workers > 0:
+                # What torch raises refers to itself through its traceback, and to the workers. When
+                # such a cycle is collected, the workers miss that they should end, and torch waits
+                # 5 seconds for each. Where it happened in the worker is in the message.
+                error.__traceback__ = None
+            raise
+        self._loader._batches += 1
+        return batch

@@ -87,9 +87,8 @@ class ShardList:
         self.files = files
         self._index_dir = index_dir
         self._indexes: dict[int, Shard] = {}
-        self._ends: list[
-            int
-        ] = []  # of the first shards: how many images they and those before have
+        # Of the first shards: how many images they and all before them have.
+        self._ends: list[int] = []
 
     def index_all(self, num_workers: int | None = None, progress: bool = False) -> None:
         """Index whatever is not yet; warn of what is damaged."""

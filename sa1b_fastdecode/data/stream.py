@@ -129,28 +129,24 @@ class SA1BStream(IterableDataset[Any]):
     def __iter__(self) -> Iterator[Any]:
         info = get_worker_info()
         worker, num_workers = (0, 1) if info is None else (info.id, info.num_workers)
+        worker, before = self._find_turn(worker, num_workers)
         skip, self._skip = self._skip, 0
-        skip += self._samples_before(worker, num_workers)
-        return self._stream(worker, num_workers, skip)
+        return self._stream(worker, num_workers, before + skip)
 
-    def _samples_before(self, worker: int, num_workers: int) -> int:
-        """Return how many samples of a worker are in batches that were given out before.
+    def _find_turn(self, worker: int, num_workers: int) -> tuple[int, int]:
+        """Return whose part a worker goes on with, and how many samples of it were given out.
 
-        A loader takes one batch of each worker in turn, and leaves out those that have no more.
+        A loader takes a batch of each worker in turn, of those that have any left, and begins with
+        the first worker; so that one goes on where it is the next one's turn.
         """
-        num_batches, batch_size, drop_last = self._batches_before.tolist()
+        num_batches, batch_size, drop_last = (int(n) for n in self._batches_before)
         if num_batches == 0:
-            return 0
+            return worker, 0
         shares = self.shares(num_workers)
         totals = [share // batch_size if drop_last else -(-share // batch_size) for share in shares]
-        done: list[int] = [min(total, num_batches // num_workers) for total in totals]
-        left = num_batches - sum(done)
-        while left > 0 and done != totals:
-            for i, total in enumerate(totals):
-                if done[i] < total and left > 0:
-                    done[i] += 1
-                    left -= 1
-        return min(done[worker] * batch_size, shares[worker])
+        turns = [w for turn in range(max(totals)) for w in range(num_workers) if turn < totals[w]]
+        whose = list(dict.fromkeys([*turns[num_batches:], *range(num_workers)]))[worker]
+        return whose, min(turns[:num_batches].count(whose) * batch_size, shares[whose])
 
     def _stream(self, worker: int, num_workers: int, skip: int) -> Iterator[Any]:
         """Give out samples from a buffer that is filled in the order of the disk."""

@@ -216,7 +216,8 @@ class TarIndex:
             OSError: the tar cannot be read, has changed since it was indexed, or is cut off.
         """
         offset, size = self._extent(i, kind)
-        return _read(self._descriptor().number, offset, size, self.path)
+        descriptor = self._descriptor()  # held until all is read: another thread may let go of it
+        return _read(descriptor.number, offset, size)
 
     def _extent(self, i: int, kind: str) -> tuple[int, int]:
         column = _COLUMN[kind]
@@ -224,7 +225,12 @@ class TarIndex:
         return offset, size
 
     def _descriptor(self) -> _Descriptor:
-        return _open_tar(self.path, self._head.tar_size, self._head.tar_mtime_ns)
+        size, mtime_ns = self._head.tar_size, self._head.tar_mtime_ns
+        descriptor = _open_tar(self.path, size, mtime_ns)
+        now = os.fstat(descriptor.number)
+        if (now.st_size, now.st_mtime_ns) != (size, mtime_ns):
+            raise OSError("it has changed since it was indexed; open its index again")
+        return descriptor
 
     def fingerprint(self, i: int) -> str:
         """Return a text that changes when the tar does."""
@@ -378,11 +384,8 @@ class _Descriptor:
 
 @functools.lru_cache(_OPEN_FILES)
 def _open_tar(path: str, size: int, mtime_ns: int) -> _Descriptor:
-    descriptor = _Descriptor(path)
-    now = os.fstat(descriptor.number)
-    if (now.st_size, now.st_mtime_ns) != (size, mtime_ns):
-        raise OSError(f"{path} has changed since it was indexed; open its index again")
-    return descriptor
+    """Size and time are there so that a tar which was replaced is opened anew."""
+    return _Descriptor(path)
 
 
 @functools.lru_cache(_OPEN_FILES)
@@ -401,12 +404,12 @@ def _columns_of(content: bytes | mmap.mmap, head: _Head) -> _Columns:
     return _Columns(table, names, content[report : report + head.report_bytes])
 
 
-def _read(descriptor: int, offset: int, size: int, path: str) -> bytes:
+def _read(descriptor: int, offset: int, size: int) -> bytes:
     content = os.pread(descriptor, size, offset)
     while len(content) < size:  # a signal, or more than the system reads at once
         more = os.pread(descriptor, size - len(content), offset + len(content))
         if not more:
-            raise OSError(f"{path} ends at byte {offset + len(content)}, inside a member")
+            raise OSError(f"the archive ends at byte {offset + len(content)}, inside a member")
         content += more
     return content
 

@@ -97,6 +97,8 @@ def _warp(
     if size is not None:
         image = resize_image(image, size)
     changed["image"] = image.flip(-1) if flip else image
+    if "masks" not in sample:
+        return changed
     masks = _warp_masks(sample["masks"], crop, size, flip)
     areas = masks.area()
     kept = (areas > 0).nonzero().flatten()
