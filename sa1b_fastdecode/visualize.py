@@ -73,7 +73,7 @@ def show_masks(
         OSError: ``path`` cannot be written.
 
     Note:
-        Memory: 12 bytes a pixel and the largest mask's box, whatever the number of masks.
+        Memory: about 20 bytes a pixel and the largest mask's box, however many masks there are.
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be from 0 to 1, not {alpha}")
