@@ -63,7 +63,11 @@ def add(commands: Commands) -> None:
         "runs add up to the size of the image, and that area, bbox and the other values are those\n"
         "of the mask. A bbox may be (x, y, w-1, h-1), as SA-1B has it, or (x, y, w, h).\n"
         "The exit status is 0 if all is well, 1 if anything is wrong, 2 if it cannot be checked.",
-        ["sa_000020.tar", "/data/sa1b --images --report problems.json", "sa_1.json sa_2.json"],
+        [
+            "sa_000020.tar",
+            "/data/sa1b --images --report problems.json",
+            "annotations/*.json  # files by themselves need no images",
+        ],
     )
     command.add_argument(
         "paths", nargs="+", type=Path, metavar="PATH", help="a tar, a folder, or an sa_*.json"
@@ -94,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
         boxes.update(checked.boxes)
         problems.extend(Problem(kind, where, what) for kind, what in checked.problems)
 
-    for path in single:
+    for path in show_progress(single, "verifying", "file", len(single)):
         note(str(path), check_annotation(read_file(path), path.stem))
     total = sum(map(len, shards))
     for shard, i in show_progress(_images(shards), "verifying", "image", total):
