@@ -13,8 +13,9 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from sa1b_fastdecode.arguments import Int64Array
 from sa1b_fastdecode.ops import read_masks
-from sa1b_fastdecode.rle_batch import Int64Array, RLEBatch
+from sa1b_fastdecode.rle_batch import RLEBatch
 
 __all__ = ["Evaluation", "compute_iou", "evaluate_masks"]
 
