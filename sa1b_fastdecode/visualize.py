@@ -1,12 +1,4 @@
-"""Masks drawn over their image: one blended overlay, made from runs in a few buffers of its size.
-
->>> import sa1b_fastdecode as fd
->>> image = np.zeros((2, 3, 3), np.uint8)
->>> masks = [{"size": [2, 3], "counts": [0, 4, 2]}, {"size": [2, 3], "counts": [3, 3]}]
->>> fd.visualize.show_masks(image, masks, contours=False)[..., 1]
-array([[  0,   0, 128],
-       [  0, 128, 128]], dtype=uint8)
-"""
+"""Masks drawn over their image: one blended overlay, made from runs in a few buffers of its size."""
 
 from __future__ import annotations
 
@@ -74,6 +66,16 @@ def show_masks(
 
     Note:
         Memory: about 20 bytes a pixel and the largest mask's box, however many masks there are.
+
+    Example:
+        >>> import sa1b_fastdecode as fd
+        >>> image = np.zeros((2, 3, 3), np.uint8)
+        >>> masks = [{"size": [2, 3], "counts": c} for c in ([0, 4, 2], [3, 3])]
+        >>> colors = [(255, 0, 0), (0, 255, 0)]
+        >>> overlay = fd.visualize.show_masks(image, masks, contours=False, colors=colors)
+        >>> overlay[..., 1]
+        array([[  0,   0, 128],
+               [  0, 128, 128]], dtype=uint8)
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be from 0 to 1, not {alpha}")
