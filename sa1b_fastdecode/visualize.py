@@ -1,4 +1,4 @@
-"""Masks drawn over their image: one blended overlay, made from runs in a few buffers of its size."""
+"""Masks drawn over their image: one blended overlay, from runs, in a few planes of its size."""
 
 from __future__ import annotations
 

@@ -281,8 +281,21 @@ def test_help_has_examples(command, capsys):
     assert f"python -m sa1b_fastdecode {command} " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [["--workers", "-1"], ["--samples", "0"], ["--prefetch", ""]])
-def test_wrong_numbers(arguments, tmp_path):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--workers=-1"], "must not be negative"),
+        (["--workers", "1,x"], "numbers with commas"),
+        (["--prefetch", "0"], "at least 1"),
+        (["--samples", "0"], "at least 1"),
+    ],
+)
+def test_wrong_numbers(arguments, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(["bench", str(tmp_path), *arguments])
     assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_bench_on_a_device_without_a_backend(root, capsys):
+    assert "'tpu'" in run(capsys, "bench", root, "--device", "tpu", status=2)

@@ -15,7 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sa1b_fastdecode.cli.common import CommandError, Commands, add_command, format_table, positive
+from sa1b_fastdecode.cli.common import (
+    CommandError,
+    Commands,
+    add_command,
+    format_table,
+    non_negative,
+    positive,
+)
 from sa1b_fastdecode.cli.info import find_backend
 
 if TYPE_CHECKING:
@@ -37,12 +44,16 @@ def add(commands: Commands) -> None:
     command.add_argument("folder", type=Path, help="tars, or folders of extracted files")
     command.add_argument(
         "--workers",
-        type=_numbers,
+        type=partial(_read_list, read=non_negative),
         metavar="N,N,...",
         help="default: 0, and powers of two up to the number of cores",
     )
     command.add_argument(
-        "--prefetch", type=_numbers, default=[1, 2, 4], metavar="N,N,...", help="default: 1,2,4"
+        "--prefetch",
+        type=partial(_read_list, read=positive),
+        default=[1, 2, 4],
+        metavar="N,N,...",
+        help="default: 1,2,4",
     )
     command.add_argument("--batch-size", type=positive, default=4, metavar="B", help="default: 4")
     command.add_argument(
@@ -55,11 +66,11 @@ def add(commands: Commands) -> None:
     command.set_defaults(run=run)
 
 
-def _numbers(text: str) -> list[int]:
-    numbers = [int(number) for number in text.split(",")]
-    if min(numbers) < 0:
-        raise argparse.ArgumentTypeError(f"must not be negative, got {text}")
-    return numbers
+def _read_list(text: str, read: Callable[[str], int]) -> list[int]:
+    try:
+        return [read(number) for number in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be numbers with commas, got {text!r}") from None
 
 
 def run(arguments: argparse.Namespace) -> int:
