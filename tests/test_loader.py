@@ -25,10 +25,12 @@ from sa1b_fastdecode.data import (
     create_sa1b_dataloader,
     sa1b_collate_fn,
     sampling_collate_fn,
+    shared,
 )
 from sa1b_fastdecode.data.collate import SA1BBatch
 from sa1b_fastdecode.data.transforms import HorizontalFlip
 from sa1b_fastdecode.integrations import lightning
+from sa1b_fastdecode.sample import write_tar
 
 pytestmark = [
     pytest.mark.timeout(60),
@@ -210,8 +212,6 @@ def test_every_image_once(dataset, num_workers):
     assert len(batches) == len(loader) == 4
     assert sorted(itertools.chain(*map(keys_of, batches))) == sorted(all_keys(dataset))
     assert all(isinstance(batch["masks"], fd.RLEBatch) for batch in batches)
-    if num_workers:
-        assert all(batch["images"].is_shared() for batch in batches)
 
 
 def test_batches_of_a_loader_are_those_of_the_dataset(root, dataset):
@@ -355,6 +355,59 @@ def test_little_is_sent_for_the_masks(dataset):
         strings = sum(len(rle["counts"]) for rle in batch["masks"].flat().to_coco())
         head = 24 * len(batch["masks"]) + 150
         assert len(pickle.dumps(batch["masks"])) < strings + head + 100
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """Images that are large enough for slabs, of two sizes."""
+    folder = tmp_path_factory.mktemp("large")
+    write_tar(folder / "sa_000000.tar", 8, 0, sizes=[(300, 400), (400, 320)], num_masks=[5])
+    return SA1BDataset(folder, progress=False)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("dense", [False, True])
+def test_large_batches_that_are_kept_are_not_written_over(large, method, dense):
+    expected = [sa1b_collate_fn([large[i], large[i + 1]]) for i in range(0, 8, 2)]
+    loader = create_sa1b_dataloader(
+        large, 2, 1, shuffle=False, dense=dense, multiprocessing_context=method
+    )
+    kept = [batch for _ in range(3) for batch in loader]
+    views = [batch["images"][1, :, :5] for batch in loader]  # the batch is gone, its memory not
+    for i, batch in enumerate(kept):
+        assert torch.equal(batch["images"], expected[i % 4]["images"])
+        assert batch["images"].stride() == expected[0]["images"].stride()
+        if dense:
+            assert torch.equal(batch["masks"], expected[i % 4]["masks"])
+    for view, batch in zip(views, expected, strict=True):
+        assert torch.equal(view, batch["images"][1, :, :5])
+    kept[0]["images"].fill_(0)  # it is the user's
+
+
+class Watching(SA1BDataset):
+    """Whose samples say how many slabs their worker has."""
+
+    def load(self, idx, pipeline=None, keep_jpeg=False):
+        sample = super().load(idx, pipeline, keep_jpeg)
+        num_slabs = torch.full((len(sample["areas"]),), len(shared._slabs))
+        return {**sample, "num_slabs": num_slabs}
+
+
+def test_workers_use_their_slabs_again(large):
+    dataset = Watching(large.shards.files[0].path.parent, progress=False)
+    loader = create_sa1b_dataloader(dataset, 2, 1, dense=True)
+    counts = [int(batch["num_slabs"].max()) for _ in range(8) for batch in loader]
+    assert len(counts) == 32
+    assert max(counts) <= 2 * 5  # two for each batch: prefetched, in the queue, and in use
+    assert max(counts[:12]) == max(counts)
+
+
+def test_slabs_are_not_taken_where_nobody_receives_them(large):
+    batch = create_sa1b_dataloader(large, 2, 0)
+    assert all(isinstance(b["images"], torch.Tensor) for b in batch)
+    plain = DataLoader(large, 2, num_workers=1, collate_fn=sa1b_collate_fn)
+    assert all(isinstance(b["images"], torch.Tensor) for b in plain)
+    assert shared._slabs == []
 
 
 # Streaming

@@ -14,7 +14,7 @@ from sa1b_fastdecode.data.annotations import column_layout
 from sa1b_fastdecode.data.errors import SampleError, SkippedSample
 from sa1b_fastdecode.data.images import EncodedImage, resize_image
 from sa1b_fastdecode.data.selection import Key, choose_masks
-from sa1b_fastdecode.data.shared import zeros
+from sa1b_fastdecode.data.shared import Packing
 from sa1b_fastdecode.pack import pack_rles
 from sa1b_fastdecode.rle_batch import RLEBatch
 
@@ -173,6 +173,7 @@ class Collate:
     out_size: Schedule = None
     ragged: bool = False
     epoch: Tensor | None = None  # shared with the main process; what ``out_size`` may depend on
+    sends: bool = False  # batches go straight to the main process, so large tensors go as Parcels
 
     def __call__(self, batch: Sequence[Any]) -> SA1BBatch:
         """Join samples."""
@@ -183,13 +184,14 @@ class Collate:
     def _join(self, batch: Sequence[Any], size: Size | None) -> SA1BBatch:
         skipped = [sample for sample in batch if isinstance(sample, SkippedSample)]
         samples = [sample for sample in batch if not isinstance(sample, SkippedSample)]
-        images, sizes, damaged = self._join_images([s["image"] for s in samples], size)
+        packing = Packing(self.sends)
+        images, sizes, damaged = self._join_images([s["image"] for s in samples], size, packing)
         if damaged:  # rare, and only where they are to be skipped: begin again without them
             kept = [s for i, s in enumerate(samples) if i not in damaged]
             lost = [SkippedSample(samples[i]["image_id"], why) for i, why in damaged.items()]
             return self._join([*kept, *skipped, *lost], size)
         joined = SA1BBatch(
-            images=images,
+            images=packing.seal(images),
             image_ids=[sample["image_id"] for sample in samples],
             image_sizes=torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2),
             skipped=skipped,
@@ -202,13 +204,14 @@ class Collate:
         if "masks" not in samples[0]:
             return joined
         joined["mask_counts"] = torch.tensor([len(sample["masks"]) for sample in samples])
-        joined["masks"] = self._join_masks([s["masks"] for s in samples], samples, size)
+        masks = self._join_masks([s["masks"] for s in samples], samples, size, packing)
+        joined["masks"] = packing.seal(masks)
         for key in [k for k in samples[0] if k not in ("image", "masks", "image_id")]:
             joined[key] = self._join_values([sample[key] for sample in samples])
         return joined
 
     def _join_images(
-        self, images: list[Any], size: Size | None
+        self, images: list[Any], size: Size | None, packing: Packing
     ) -> tuple[Any, list[Size], dict[int, str]]:
         """Return the images, their sizes, and which of them are damaged, and how."""
         damaged: dict[int, str] = {}
@@ -223,7 +226,9 @@ class Collate:
         if len(kinds) > 1:
             raise ValueError(f"images of {' and '.join(map(str, kinds))} channels cannot be joined")
         dtype, channels = kinds.pop()
-        rows = zeros((len(images), height, width, channels), dtype)
+        rows = packing.empty((len(images), height, width, channels), dtype)
+        if any(image_size != (height, width) for image_size in sizes):
+            rows.zero_()
         joined = rows.permute(0, 3, 1, 2)
         for i, image in enumerate(images):
             h, w = sizes[i]
@@ -238,15 +243,19 @@ class Collate:
                 joined[i, :, :h, :w] = image
         return joined, sizes, damaged
 
-    def _join_masks(self, masks: list[Any], samples: list[Sample], size: Size | None) -> Any:
+    def _join_masks(
+        self, masks: list[Any], samples: list[Sample], size: Size | None, packing: Packing
+    ) -> Any:
         if isinstance(masks[0], RLEBatch):
             sizes = [_size_of(sample["image"]) for sample in samples]
-            return self._join_runs(masks, sizes, size)
+            return self._join_runs(masks, sizes, size, packing)
         if self.ragged:
             return masks
         return pad(masks)
 
-    def _join_runs(self, masks: list[RLEBatch], sizes: list[Size], size: Size | None) -> Any:
+    def _join_runs(
+        self, masks: list[RLEBatch], sizes: list[Size], size: Size | None, packing: Packing
+    ) -> Any:
         # Sizes of images count where there are no masks; a transform may have left other ones.
         fitting = [
             (image.height, image.width) if len(image) else image_size
@@ -258,7 +267,7 @@ class Collate:
         if not self.ragged:
             height, width = size or (grouped.height, grouped.width)
             shape = (len(masks), grouped.max_masks, height, width)
-            out = zeros(shape, self.mask_dtype)
+            out = packing.empty(shape, self.mask_dtype)
             return grouped.decode(dtype=self.mask_dtype, size=size, out=out)
         decoded = []
         for image, image_size in zip(masks, fitting, strict=True):
@@ -322,7 +331,7 @@ def pad(tensors: Iterable[Tensor]) -> Tensor:
     """Stack tensors of different sizes, zeros behind what is smaller."""
     items = list(tensors)
     shape = [max(sides) for sides in zip(*(item.shape for item in items), strict=True)]
-    joined = zeros((len(items), *shape), items[0].dtype)
+    joined = torch.zeros((len(items), *shape), dtype=items[0].dtype)
     for place, item in zip(joined, items, strict=True):
         place[tuple(slice(side) for side in item.shape)] = item
     return joined

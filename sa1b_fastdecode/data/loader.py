@@ -99,6 +99,7 @@ def create_sa1b_dataloader(
             out_size=out_size,
             ragged=ragged,
             epoch=source._epoch,
+            sends=True,
         ),
         batch_size=batch_size,
         num_workers=num_workers,
