@@ -7,6 +7,7 @@ import threading
 
 import pytest
 import torch
+from conftest import EMULATED
 
 import sa1b_fastdecode as fd
 from sa1b_fastdecode import dispatch
@@ -32,6 +33,7 @@ sys.modules["{module}"] = None
 
 USE_ALL = """
 import torch
+from conftest import EMULATED
 import sa1b_fastdecode as fd
 batch = fd.pack_rles([{"size": [2, 3], "counts": [1, 2, 3]}])
 assert batch.decode().tolist() == [[[0, 1, 0], [1, 0, 0]]]
