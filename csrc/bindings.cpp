@@ -1,26 +1,20 @@
-// The only file that knows Python. Arrays come as addresses and sizes, so that nothing here depends
-// on torch's or NumPy's binary interface. The GIL is released around every kernel.
-#include <pybind11/pybind11.h>
+// The core operators for Python, which only the bindings know. Arrays come as addresses and sizes,
+// so that nothing here depends on the binary interface of torch or NumPy. The GIL is released
+// around every kernel.
+#include "bindings.h"
 
 #include <algorithm>
 #include <string_view>
 #include <vector>
 
 #include "cpu/zero_pages.h"
-#include "launch.h"
 
 namespace py = pybind11;
 
 namespace {
 
-template <class T>
-T* pointer(uintptr_t address) {
-  return reinterpret_cast<T*>(address);
-}
-
-sa1b::Batch batch_at(uintptr_t data, int64_t num_bytes, int64_t num_masks) {
-  return {pointer<const uint8_t>(data), num_bytes, num_masks};
-}
+using sa1b::batch_at;
+using sa1b::pointer;
 
 // One of the RLE dicts: its size and its characters, which belong to `counts`.
 struct Rle {
@@ -186,15 +180,7 @@ py::object encode(uintptr_t data, int64_t num_masks, int64_t h, int64_t w, int64
                                num_threads, &encoded);
   }
   if (status != sa1b::kOk) return py::none();
-  auto block = py::reinterpret_steal<py::object>(
-      PyByteArray_FromStringAndSize(nullptr, encoded.num_bytes()));
-  if (!block) throw py::error_already_set();
-  auto* const to = reinterpret_cast<uint8_t*>(PyByteArray_AS_STRING(block.ptr()));
-  {
-    py::gil_scoped_release release;
-    encoded.write(to);
-  }
-  return block;
+  return sa1b::to_block(encoded);
 }
 
 }  // namespace
@@ -215,4 +201,5 @@ PYBIND11_MODULE(_C, m) {
   m.def("compress", &compress);
   m.def("decompress", &decompress);
   m.def("encode", &encode);
+  sa1b::bind_algebra(m);
 }

@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sa1b_fastdecode import algebra
     from sa1b_fastdecode.dispatch import active_backend, backends
     from sa1b_fastdecode.ops import (
         decode_rle_batch,
@@ -46,6 +47,7 @@ __all__ = [
     "RLEBatch",
     "__version__",
     "active_backend",
+    "algebra",
     "backends",
     "decode_rle_batch",
     "encode_masks",
@@ -59,7 +61,13 @@ __all__ = [
 ]
 
 
+# Modules are public names, too: fd.algebra.union(a, b).
+_MODULES = ("algebra",)
+
+
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -34,6 +34,28 @@ struct Crop {
   Window window_;
 };
 
+// One axis of a resized window.
+class NearestAxis {
+ public:
+  NearestAxis(uint32_t in, uint32_t out)
+      : in_(in), out_(out), scale_(static_cast<float>(in) / static_cast<float>(out)) {}
+
+  uint32_t first_at_or_after(uint32_t source) const {
+    if (source == 0) return 0;
+    if (source >= in_) return out_;
+    // nearest_source is monotone and about d * scale: start there and step to the exact place.
+    uint32_t d =
+        static_cast<uint32_t>(std::min<double>(static_cast<double>(source) / scale_, out_));
+    while (d > 0 && nearest_source(d - 1, scale_, in_) >= source) --d;
+    while (d < out_ && nearest_source(d, scale_, in_) < source) ++d;
+    return d;
+  }
+
+ private:
+  uint32_t in_, out_;
+  float scale_;
+};
+
 class Resize {
  public:
   explicit Resize(const Window& window)
@@ -42,27 +64,8 @@ class Resize {
   uint32_t column(uint32_t x) const { return columns_.first_at_or_after(crop_.column(x)); }
 
  private:
-  class Axis {
-   public:
-    Axis(uint32_t in, uint32_t out)
-        : in_(in), out_(out), scale_(static_cast<float>(in) / static_cast<float>(out)) {}
-    uint32_t first_at_or_after(uint32_t source) const {
-      if (source == 0) return 0;
-      if (source >= in_) return out_;
-      // nearest_source is monotone and about d * scale: start there and step to the exact place.
-      uint32_t d =
-          static_cast<uint32_t>(std::min<double>(static_cast<double>(source) / scale_, out_));
-      while (d > 0 && nearest_source(d - 1, scale_, in_) >= source) --d;
-      while (d < out_ && nearest_source(d, scale_, in_) < source) ++d;
-      return d;
-    }
-
-   private:
-    uint32_t in_, out_;
-    float scale_;
-  };
   Crop crop_;
-  Axis rows_, columns_;
+  NearestAxis rows_, columns_;
 };
 
 }  // namespace sa1b::cpu
