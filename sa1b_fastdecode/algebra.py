@@ -131,8 +131,8 @@ def _elementwise(kind: int, a: Any, b: Any) -> RLEBatch:
         )
     grouped = [x for x in (first, second) if x.num_images is not None and x.num_masks == n]
     if len(grouped) == 2:
-        counts = [x.counts_per_image for x in grouped]
-        if not torch.equal(counts[0], counts[1]):
+        counts = [x._images[:, 0] for x in grouped]
+        if not torch.equal(*counts):
             raise ValueError("grouped batches must have as many masks in each image")
     num_images = grouped[0].num_images if grouped else None
     masks = torch.arange(n, device="cpu")
@@ -242,7 +242,7 @@ def crop(masks: Any, window: Any) -> RLEBatch:
     if images is not None and uniform:
         images[:, 1:] = torch.tensor([height, width], device="cpu")
     elif images is not None:
-        parts = windows[:, 2:].split(images[:, 0].tolist())
+        parts = torch.split(windows[:, 2:], images[:, 0].tolist())
         images[:, 1:] = torch.stack([arguments.largest_sides(part) for part in parts])
     return _placed(batch, windows, windows[:, 2:].contiguous(), images)
 

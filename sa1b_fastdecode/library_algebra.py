@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -92,7 +93,7 @@ def _raise_mixed_sizes(
         for i, size in enumerate(block[: 16 * n].view(torch.int64).view(n, 2).tolist())
     ]
     ends = group_offsets.tolist()
-    for begin, end in zip(ends, ends[1:], strict=False):
+    for begin, end in itertools.pairwise(ends):
         (name, (h, w)), *others = (masks[i] for i in members[begin:end].tolist())
         for other_name, (other_h, other_w) in others:
             if (other_h, other_w) != (h, w):

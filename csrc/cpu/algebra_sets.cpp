@@ -47,9 +47,9 @@ class Boundaries {
 // Bit a + 2*b says whether a pixel belongs to the result that is inside (1) or outside (0) of both.
 constexpr unsigned kTruth[] = {0b1110, 0b1000, 0b0110, 0b0010, 0b0001};
 
-void merge_two(const Mask& a, const Mask& b, unsigned truth, BoundaryWriter boundaries) {
+void merge_two(const Mask& a, const Mask& b, unsigned truth, CharStream& stream) {
   const uint64_t pixels = a.pixels();
-  ToggleWriter out(boundaries);
+  ToggleWriter out(stream);
   Boundaries first(a), second(b);
   uint64_t p = first.next(), q = second.next();
   bool in_a = false, in_b = false;
@@ -186,10 +186,9 @@ void clear_gaps(Runs& runs, uint64_t base, uint64_t window_end, BitWindow& windo
   clear_up_to(end);
 }
 
-void combine_many(std::vector<Runs>& masks, int kind, BitWindow& window,
-                  BoundaryWriter boundaries) {
+void combine_many(std::vector<Runs>& masks, int kind, BitWindow& window, CharStream& stream) {
   const uint64_t pixels = masks[0].pixels;
-  ToggleWriter out(boundaries);
+  ToggleWriter out(stream);
   if (kind == Combine::kComplement) out.toggle(0);
   // Where the first mask is empty, so are these.
   const bool first_alone = kind == Combine::kIntersection || kind == Combine::kDifference;
@@ -270,16 +269,16 @@ int64_t combine(const Batch& a, const Batch& b, const Combine& c, int num_thread
     std::vector<Runs> runs;
   };
   std::vector<std::unique_ptr<Scratch>> scratches(threads);
-  encoded->state->write_masks([&](int64_t group, const BoundaryWriter& boundaries, int thread) {
+  encoded->state->write_masks([&](int64_t group, CharStream& stream, int thread) {
     const int64_t begin = c.group_offsets[group], n = c.group_offsets[group + 1] - begin;
     if (n <= 2) {
       const Mask first = mask_of(begin);
       if (n == 2) {
-        merge_two(first, mask_of(begin + 1), kTruth[c.kind], boundaries);
+        merge_two(first, mask_of(begin + 1), kTruth[c.kind], stream);
       } else {
         const Mask nothing = {nullptr, nullptr, first.h, first.w};
         const bool inverted = c.kind == Combine::kComplement;
-        merge_two(first, nothing, kTruth[inverted ? c.kind : Combine::kUnion], boundaries);
+        merge_two(first, nothing, kTruth[inverted ? c.kind : Combine::kUnion], stream);
       }
       return;
     }
@@ -288,7 +287,7 @@ int64_t combine(const Batch& a, const Batch& b, const Combine& c, int num_thread
     runs.clear();
     runs.reserve(n);
     for (int64_t k = 0; k < n; ++k) runs.emplace_back(mask_of(begin + k));
-    combine_many(runs, c.kind, scratches[thread]->window, boundaries);
+    combine_many(runs, c.kind, scratches[thread]->window, stream);
   });
   return kOk;
 }

@@ -72,10 +72,9 @@ void mirror(Run* runs, size_t n, uint32_t h, uint64_t pixels, Write write) {
 }
 
 // Writes a mask whose columns stay columns.
-void reverse(const Mask& mask, bool rows, bool columns, Buffer<Run>& buffer,
-             const BoundaryWriter& boundaries) {
+void reverse(const Mask& mask, bool rows, bool columns, Buffer<Run>& buffer, CharStream& stream) {
   const uint64_t pixels = mask.pixels();
-  ToggleWriter out(boundaries);
+  ToggleWriter out(stream);
   const auto write = [&](uint64_t start, uint64_t end)
                          SA1B_ALWAYS_INLINE { out.add_run(start, end); };
   if (!rows && !columns) {
@@ -119,6 +118,7 @@ class Column {
     rows_[size_ += 2] = kNoRow;
   }
   const uint32_t* rows() const { return rows_; }
+  bool is_one_run() const { return size_ == 2; }
 
  private:
   Buffer<uint32_t> buffer_;
@@ -180,8 +180,19 @@ class ColumnChanges {
     x_ = x;
   }
 
-  void compare() {
+  SA1B_ALWAYS_INLINE void compare() {
     const uint32_t *a = before_->rows(), *b = current_->rows();
+    // Two runs that overlap, as most do: no branch depends on which of them reaches farther.
+    if (before_->is_one_run() && current_->is_one_run() &&
+        std::max(a[0], b[0]) <= std::min(a[1], b[1])) {
+      visit_(x_, std::min(a[0], b[0]), std::max(a[0], b[0]));
+      visit_(x_, std::min(a[1], b[1]), std::max(a[1], b[1]));
+      return;
+    }
+    compare_many(a, b);
+  }
+
+  void compare_many(const uint32_t* a, const uint32_t* b) {
     uint32_t top = 0;
     bool open = false;
     while (*a != *b || *a != Column::kNoRow) {
@@ -217,8 +228,8 @@ struct Scratch {
 
 // Writes a mask whose rows become columns.
 void transpose(const Mask& mask, bool reverse_rows, bool reverse_columns, Scratch& scratch,
-               const BoundaryWriter& boundaries) {
-  ToggleWriter out(boundaries);
+               CharStream& stream) {
+  ToggleWriter out(stream);
   const Box box = find_box(mask);
   const auto chars = static_cast<uint64_t>(mask.end - mask.begin);
   for (Column& column : scratch.columns) {
@@ -280,17 +291,17 @@ int64_t turn(const Batch& batch, const Turn& t, int num_threads, Encoded* encode
   const int threads = algebra_threads(num_threads, batch.num_masks, batch.num_bytes);
   encoded->state = std::make_unique<Encoded::State>(std::move(sizes), t.images, threads);
   std::vector<Scratch> scratches(threads);
-  encoded->state->write_masks([&](int64_t i, const BoundaryWriter& boundaries, int thread) {
+  encoded->state->write_masks([&](int64_t i, CharStream& stream, int thread) {
     Mask mask;
     batch.mask(i, &mask);
     // A single row or column has the same order either way; reversing it is a half turn.
     if (t.transpose && (mask.h == 1 || mask.w == 1)) {
       const bool reversed = mask.w == 1 ? t.reverse_columns : t.reverse_rows;
-      reverse(mask, reversed, reversed, scratches[thread].runs, boundaries);
+      reverse(mask, reversed, reversed, scratches[thread].runs, stream);
     } else if (t.transpose) {
-      transpose(mask, t.reverse_rows, t.reverse_columns, scratches[thread], boundaries);
+      transpose(mask, t.reverse_rows, t.reverse_columns, scratches[thread], stream);
     } else {
-      reverse(mask, t.reverse_rows, t.reverse_columns, scratches[thread].runs, boundaries);
+      reverse(mask, t.reverse_rows, t.reverse_columns, scratches[thread].runs, stream);
     }
   });
   return kOk;

@@ -46,14 +46,14 @@ class Placer {
  public:
   // `column` has room for all the runs of one column of the mask.
   Placer(const Mask& mask, const int64_t* window, const int64_t* size, Rows* column,
-         const BoundaryWriter& boundaries)
+         CharStream& stream)
       : rows_(window[0], window[2], size[0]),
         columns_(window[1], window[3], size[1]),
         h_(mask.h),
         out_h_(static_cast<uint64_t>(size[0])),
         all_rows_{rows_.map(0), rows_.map(mask.h)},
         column_(column),
-        out_(boundaries) {}
+        out_(stream) {}
 
   void place(const Mask& mask, uint64_t out_pixels) {
     Cursor at(h_);
@@ -114,8 +114,8 @@ class Placer {
 
 template <class Axis>
 void place_mask(const Mask& mask, const int64_t* window, const int64_t* size, Rows* column,
-                const BoundaryWriter& boundaries) {
-  Placer<Axis> placer(mask, window, size, column, boundaries);
+                CharStream& stream) {
+  Placer<Axis> placer(mask, window, size, column, stream);
   placer.place(mask, static_cast<uint64_t>(size[0]) * static_cast<uint64_t>(size[1]));
 }
 
@@ -149,7 +149,7 @@ int64_t place(const Batch& batch, const Place& p, int num_threads, Encoded* enco
     size_t size = 0;
   };
   std::vector<Scratch> scratches(threads);
-  encoded->state->write_masks([&](int64_t i, const BoundaryWriter& boundaries, int thread) {
+  encoded->state->write_masks([&](int64_t i, CharStream& stream, int thread) {
     const int64_t *window = p.windows + 4 * i, *size = p.sizes + 2 * i;
     Mask mask;
     batch.mask(i, &mask);
@@ -162,7 +162,7 @@ int64_t place(const Batch& batch, const Place& p, int num_threads, Encoded* enco
     }
     const bool same_size = window[2] == size[0] && window[3] == size[1];
     (same_size ? place_mask<Shift> : place_mask<Stretch>)(mask, window, size, scratch.column.get(),
-                                                          boundaries);
+                                                          stream);
   });
   return kOk;
 }

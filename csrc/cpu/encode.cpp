@@ -278,7 +278,8 @@ void encode_as(const Dense& dense, const Plan& plan, Encoded::State& state) {
       strip.num_chars = stream.written() - before;
       return;
     }
-    state.write_item(item, thread, [&](int64_t mask, BoundaryWriter writer) {
+    state.write_item(item, thread, [&](int64_t mask, CharStream& stream) {
+      BoundaryWriter writer(&stream);
       if (size > 0) write(mask, 0, size, writer);
       writer.finish_mask(static_cast<uint32_t>(plan.h * plan.w));
     });

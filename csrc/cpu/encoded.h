@@ -52,14 +52,10 @@ class BoundaryWriter {
     for (; bits != 0; bits &= bits - 1) add_boundary(base + lowest_bit(bits));
   }
 
-  SA1B_ALWAYS_INLINE void add(uint32_t position) {
-    make_room(kMaxCharsPerCount);
-    add_boundary(position);
-  }
-
   // The last run of a mask ends with it; the last one of a strip may go on.
   void finish_mask(uint32_t pixels) {
-    add(pixels);
+    make_room(kMaxCharsPerCount);
+    add_boundary(pixels);
     stream_->set_at(counts_.at());
   }
   void finish_strip() {
@@ -119,7 +115,7 @@ struct Encoded::State {
 
   int64_t items() const { return static_cast<int64_t>(owners.size()); }
 
-  // Writes the masks of an item, whole: write_mask(mask, boundaries) for each. Without memory what
+  // Writes the masks of an item, whole: write_mask(mask, stream) for each. Without memory what
   // was written is lost, and `finish` says so.
   template <class WriteMask>
   void write_item(int64_t item, int thread, WriteMask write_mask) {
@@ -134,7 +130,7 @@ struct Encoded::State {
       stream.set_at(at + sizeof(length));
       const size_t before = stream.written();
       try {
-        write_mask(mask, BoundaryWriter(&stream));
+        write_mask(mask, stream);
       } catch (const std::bad_alloc&) {
         stream.fail();
       }
@@ -147,9 +143,8 @@ struct Encoded::State {
   template <class WriteMask>
   void write_masks(WriteMask write_mask) {
     parallel_for(items(), static_cast<int>(streams.size()), [&](int64_t item, int thread) {
-      write_item(item, thread, [&](int64_t mask, BoundaryWriter boundaries) {
-        write_mask(mask, boundaries, thread);
-      });
+      write_item(item, thread,
+                 [&](int64_t mask, CharStream& stream) { write_mask(mask, stream, thread); });
     });
     finish();
   }
