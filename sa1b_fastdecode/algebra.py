@@ -118,7 +118,7 @@ def complement(masks: Any) -> RLEBatch:
     data = _combine(
         batch.data, n, batch.data, n, groups[:n], groups, _images(batch), library_algebra.COMPLEMENT
     )
-    return RLEBatch(data, n, batch.num_images)
+    return RLEBatch._from_block(data, n, batch.num_images)
 
 
 def _elementwise(kind: int, a: Any, b: Any) -> RLEBatch:
@@ -153,7 +153,7 @@ def _elementwise(kind: int, a: Any, b: Any) -> RLEBatch:
         _images(grouped[0]) if grouped else None,
         kind,
     )
-    return RLEBatch(data, n, num_images)
+    return RLEBatch._from_block(data, n, num_images)
 
 
 _HOW = {
@@ -220,7 +220,7 @@ def merge(
         images,
         _HOW[how],
     )
-    return RLEBatch(data, len(begins), num_images)
+    return RLEBatch._from_block(data, len(begins), num_images)
 
 
 def crop(masks: Any, window: Any) -> RLEBatch:
@@ -319,7 +319,7 @@ def _windows_at(begins: Tensor | int, sizes: Tensor) -> Tensor:
 
 def _placed(batch: RLEBatch, windows: Tensor, sizes: Tensor, images: Tensor | None) -> RLEBatch:
     data = _place(batch.data, batch.num_masks, windows, sizes, images)
-    return RLEBatch(data, batch.num_masks, batch.num_images)
+    return RLEBatch._from_block(data, batch.num_masks, batch.num_images)
 
 
 def flip(masks: Any, direction: Literal["horizontal", "vertical"]) -> RLEBatch:
@@ -333,7 +333,7 @@ def flip(masks: Any, direction: Literal["horizontal", "vertical"]) -> RLEBatch:
     batch = pack_rles(masks)
     horizontal = direction == "horizontal"
     data = _turn(batch.data, batch.num_masks, False, not horizontal, horizontal, _images(batch))
-    return RLEBatch(data, batch.num_masks, batch.num_images)
+    return RLEBatch._from_block(data, batch.num_masks, batch.num_images)
 
 
 def rot90(masks: Any, k: int = 1) -> RLEBatch:
@@ -351,7 +351,7 @@ def rot90(masks: Any, k: int = 1) -> RLEBatch:
     data = _turn(
         batch.data, batch.num_masks, transpose, quarter in (1, 2), quarter in (2, 3), images
     )
-    return RLEBatch(data, batch.num_masks, batch.num_images)
+    return RLEBatch._from_block(data, batch.num_masks, batch.num_images)
 
 
 def _images(batch: RLEBatch, sides: tuple[int, int] | None = None) -> Tensor | None:

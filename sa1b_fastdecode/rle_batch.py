@@ -133,8 +133,13 @@ class RLEBatch:
         for chunk in chunks:
             memory[at : at + len(chunk)] = chunk
             at += len(chunk)
+        return cls._from_block(torch.from_numpy(block), num_masks, num_images)
+
+    @classmethod
+    def _from_block(cls, data: Tensor, num_masks: int, num_images: int | None) -> RLEBatch:
+        """Take over a block that was laid out here or by a kernel; saves checking it."""
         batch = cls.__new__(cls)
-        batch.data = torch.from_numpy(block)
+        batch.data = data
         batch.num_masks, batch.num_images, batch._host_header = num_masks, num_images, None
         batch._find_extent()
         return batch

@@ -1474,3 +1474,6 @@ def _join_strips(states: Array, strips: int, pixels: int) -> tuple[list[bytes], 
             out = _put_boundary(chars, 0, joined, pixels)
             tails.append(chars[:out].tobytes())
     return heads, tails
+
+
+from sa1b_fastdecode.numba_cpu.algebra import combine, place, turn  # noqa: E402, F401
