@@ -22,6 +22,7 @@ namespace sa1b::cpu {
 namespace {
 
 constexpr uint32_t kBandRows = 1 << 16;
+constexpr size_t kKeptChanges = 1 << 13;
 
 // Memory that grows and is never cleared.
 template <class T>
@@ -219,8 +220,14 @@ void for_each_change(const Mask& mask, Column* columns, uint32_t top, uint32_t b
   ColumnChanges<Visit>(columns[0], columns[1], top, bottom, visit).read(mask);
 }
 
+// Rows [from, to) of a band, in which column x differs from the one before it.
+struct Change {
+  uint32_t x, from, to;
+};
+
 struct Scratch {
   Buffer<Run> runs;
+  Buffer<Change> changes;  // [kKeptChanges + 1]
   Column columns[2];
   Buffer<int64_t> ends;  // [rows + 1]
   Buffer<uint32_t> xs;
@@ -247,10 +254,14 @@ void transpose(const Mask& mask, bool reverse_rows, bool reverse_columns, Scratc
     // they are placed, where the next one goes; at last where they end.
     int64_t* const ends = scratch.ends.of_size(size_t{rows} + 1);
     std::fill(ends, ends + rows + 1, 0);
+    Change* const changes = scratch.changes.of_size(kKeptChanges + 1);
+    size_t num_changes = 0;
     for_each_change(mask, scratch.columns, top, bottom,
-                    [&](uint32_t, uint32_t from, uint32_t to) SA1B_ALWAYS_INLINE {
+                    [&](uint32_t x, uint32_t from, uint32_t to) SA1B_ALWAYS_INLINE {
                       ++ends[from - top];
                       --ends[to - top];
+                      changes[std::min(num_changes, kKeptChanges)] = {x, from - top, to - top};
+                      num_changes += from < to;
                     });
     int64_t total = 0, in_row = 0;
     for (uint32_t y = 0; y < rows; ++y) {
@@ -259,10 +270,16 @@ void transpose(const Mask& mask, bool reverse_rows, bool reverse_columns, Scratc
       total += in_row;
     }
     uint32_t* const xs = scratch.xs.of_size(static_cast<size_t>(total));
-    for_each_change(mask, scratch.columns, top, bottom,
-                    [&](uint32_t x, uint32_t from, uint32_t to) SA1B_ALWAYS_INLINE {
-                      for (uint32_t y = from - top; y < to - top; ++y) xs[ends[y]++] = x;
-                    });
+    const auto place = [&](const Change& change) SA1B_ALWAYS_INLINE {
+      for (uint32_t y = change.from; y < change.to; ++y) xs[ends[y]++] = change.x;
+    };
+    if (num_changes <= kKeptChanges) {
+      std::for_each(changes, changes + num_changes, place);
+    } else {
+      for_each_change(mask, scratch.columns, top, bottom,
+                      [&](uint32_t x, uint32_t from, uint32_t to)
+                          SA1B_ALWAYS_INLINE { place({x, from - top, to - top}); });
+    }
     for (uint32_t i = 0; i < rows; ++i) {
       const uint32_t y = reverse_columns ? rows - 1 - i : i;
       const uint32_t *x = xs + (y == 0 ? 0 : ends[y - 1]), *end = xs + ends[y];
