@@ -94,7 +94,7 @@ def _raise_mixed_sizes(
     ]
     ends = group_offsets.tolist()
     for begin, end in itertools.pairwise(ends):
-        (name, (h, w)), *others = (masks[i] for i in members[begin:end].tolist())
+        (name, (h, w)), *others = (masks[i] for i in members.flatten()[begin:end].tolist())
         for other_name, (other_h, other_w) in others:
             if (other_h, other_w) != (h, w):
                 raise ValueError(
