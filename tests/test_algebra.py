@@ -10,7 +10,7 @@ import pytest
 import reference
 import torch
 from conftest import CPU_BACKENDS
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
@@ -150,6 +150,7 @@ def masks_of_one_size(draw):
     return h, w, draw(st.lists(draws.counts_of(h, w), min_size=1, max_size=5))
 
 
+@settings(max_examples=60)
 @given(masks_of_one_size(), st.data())
 def test_any_counts(masks, data):
     h, w, counts = masks
@@ -472,6 +473,7 @@ def test_operators_refuse_wrong_tables(backend):
             getattr(ops, name)(torch.zeros(79, dtype=torch.uint8), 3, *arguments, None)
 
 
+@settings(max_examples=25)
 @given(
     st.lists(draws.hostile_strings, min_size=3, max_size=3),
     st.tuples(st.integers(0, 20), st.integers(0, 20)),
