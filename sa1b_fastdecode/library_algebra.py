@@ -10,34 +10,41 @@ from torch import Tensor
 
 from sa1b_fastdecode import dispatch
 from sa1b_fastdecode.library import (
-    _BAD_WINDOW,
-    _MIXED_SIZES,
-    _address,
-    _check_same_device,
+    _check_blocks,
+    _check_places,
+    _check_table,
     _register,
     check_data,
-    raise_for,
 )
-
-_BAD_SHAPE = -5
+from sa1b_fastdecode.status import BAD_SHAPE, BAD_WINDOW, MIXED_SIZES, raise_for
 
 # Kinds of `Combine` in csrc/algebra.h.
 UNION, INTERSECTION, XOR, DIFFERENCE, COMPLEMENT = range(5)
 
 
-def _images_at(images: Tensor | None) -> tuple[int, int]:
+def _kernels(data: Tensor) -> Any:
+    if data.device.type != "cpu":
+        raise RuntimeError(
+            f"masks are made of masks on the CPU only, not on {data.device}; use .cpu() and .to()"
+        )
+    return dispatch.kernels("cpu")
+
+
+def _images_at(images: Tensor | None, data: Tensor) -> tuple[int, int]:
     """Return the address of a table (B,3) and B, zeros for none."""
-    num_images = 0 if images is None else len(images)
-    return _address(images, num_images, 3), num_images
+    if images is None:
+        return 0, 0
+    _check_table(images, 3 * len(images), torch.int64, data, "images")
+    return images.data_ptr(), len(images)
 
 
-def _to_data(result: bytearray | int) -> Tensor:
+def _to_data(result: Any) -> Tensor:
     """Return the block that a kernel made, or raise what its status stands for."""
     if not isinstance(result, int):
         return torch.frombuffer(result, dtype=torch.uint8)
-    if result == _BAD_SHAPE:
+    if result == BAD_SHAPE:
         raise ValueError("a mask has fewer than 2**32 pixels, and no side below 0")
-    if result == _BAD_WINDOW:
+    if result == BAD_WINDOW:
         raise ValueError("a window is too far away, or a side of it is below 0")
     raise_for(result)
     raise AssertionError("a kernel returned neither a block nor an error")
@@ -53,12 +60,14 @@ def _combine(
     images: Tensor | None,
     kind: int,
 ) -> Tensor:
-    check_data(data)
-    check_data(other)
+    _check_blocks(data, other)
+    kernels = _kernels(data)
     num_groups = group_offsets.numel() - 1
     if num_groups < 0:
         raise ValueError("group_offsets must hold one number more than there are groups")
-    result = dispatch.kernels("cpu").combine(
+    _check_table(members, members.numel(), torch.int64, data, "members")
+    _check_table(group_offsets, num_groups + 1, torch.int64, data, "group_offsets")
+    result = kernels.combine(
         data.data_ptr(),
         data.numel(),
         num_masks,
@@ -66,14 +75,14 @@ def _combine(
         other.numel(),
         num_other,
         kind,
-        _address(members, members.numel(), 1),
+        members.data_ptr(),
         members.numel(),
-        _address(group_offsets, num_groups + 1, 1),
+        group_offsets.data_ptr(),
         num_groups,
-        *_images_at(images),
+        *_images_at(images, data),
         torch.get_num_threads(),
     )
-    if isinstance(result, int) and result == _MIXED_SIZES:
+    if isinstance(result, int) and result == MIXED_SIZES:
         _raise_mixed_sizes(data, num_masks, other, num_other, members, group_offsets)
     return _to_data(result)
 
@@ -107,13 +116,16 @@ def _place(
     data: Tensor, num_masks: int, windows: Tensor, sizes: Tensor, images: Tensor | None
 ) -> Tensor:
     check_data(data)
-    result = dispatch.kernels("cpu").place(
+    kernels = _kernels(data)
+    _check_table(windows, 4 * num_masks, torch.int64, data, "windows")
+    _check_table(sizes, 2 * num_masks, torch.int64, data, "sizes")
+    result = kernels.place(
         data.data_ptr(),
         data.numel(),
         num_masks,
-        _address(windows, num_masks, 4),
-        _address(sizes, num_masks, 2),
-        *_images_at(images),
+        windows.data_ptr(),
+        sizes.data_ptr(),
+        *_images_at(images, data),
         torch.get_num_threads(),
     )
     return _to_data(result)
@@ -128,21 +140,21 @@ def _turn(
     images: Tensor | None,
 ) -> Tensor:
     check_data(data)
-    result = dispatch.kernels("cpu").turn(
+    result = _kernels(data).turn(
         data.data_ptr(),
         data.numel(),
         num_masks,
         transpose,
         reverse_rows,
         reverse_columns,
-        *_images_at(images),
+        *_images_at(images, data),
         torch.get_num_threads(),
     )
     return _to_data(result)
 
 
 def _fake(data: Tensor, *arguments: Any) -> Tensor:
-    _check_same_device(data, *(each for each in arguments if isinstance(each, Tensor)))
+    _check_places(data, *(each for each in arguments if isinstance(each, Tensor)))
     num_bytes = torch.library.get_ctx().new_dynamic_size(min=8)
     return data.new_empty((num_bytes,), dtype=torch.uint8)
 

@@ -4,6 +4,7 @@ Of masks of 7072 x 7072 that are 50 MB each when dense, and of noise; what count
 that go in and those that come out.
 """
 
+from test_algebra import backend  # noqa: F401
 from test_memory import pytestmark, run  # noqa: F401
 
 CODE = """
@@ -64,5 +65,5 @@ for (of, (batch, other)), (name, call) in itertools.product(masks.items(), calls
 """
 
 
-def test_peak_memory(backend):
+def test_peak_memory(backend):  # noqa: F811
     run(backend, CODE)

@@ -9,8 +9,8 @@
 #include <algorithm>
 
 #include "../algebra.h"
+#include "../plane_map.h"
 #include "count_blocks.h"
-#include "plane_map.h"
 #include "toggle_writer.h"
 
 namespace sa1b::cpu {

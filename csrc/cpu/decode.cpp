@@ -260,7 +260,7 @@ int64_t decode_as(const Batch& batch, const Decode& d, int num_threads) {
       } else if (d.crops) {
         flips.flip_all(mask, Crop(window));
       } else {
-        flips.flip_all(mask, Identity(window));
+        flips.flip_all(mask, Whole(window));
       }
     }
     if (streaming) {

@@ -10,26 +10,21 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sa1b_fastdecode.numba_cpu import (
-    _BAD_HEADER,
-    _BAD_PLANE,
-    _BAD_WINDOW,
-    _BIT_INDEX,
-    _DE_BRUIJN,
-    _MAX_PIXELS,
-    _MIXED_SIZES,
-    Array,
-    _at,
-    _header,
-    _in_threads,
-    _jit,
-    _move,
-    _next_run,
-    _to_output,
-    _useful_threads,
+from sa1b_fastdecode.numba_cpu.bits import lowest_bit
+from sa1b_fastdecode.numba_cpu.decode import to_output
+from sa1b_fastdecode.numba_cpu.jit import jit
+from sa1b_fastdecode.numba_cpu.memory import Array, array_at, read_header
+from sa1b_fastdecode.numba_cpu.runs import move, next_run
+from sa1b_fastdecode.numba_cpu.threads import in_threads, useful_threads
+from sa1b_fastdecode.status import (
+    BAD_HEADER,
+    BAD_PLANE,
+    BAD_SHAPE,
+    BAD_WINDOW,
+    MAX_PIXELS,
+    MIXED_SIZES,
 )
 
-_BAD_SHAPE = -5
 _MAX_THREADS = 64
 _FAR = 1 << 33
 
@@ -39,14 +34,14 @@ _WAITING, _LAST, _OLDER, _NEWER, _FIRST, _LENGTH = range(6)
 _STATE_SIZE = 6
 
 
-@_jit
+@jit
 def _begin(state):
     state[:] = 0
     state[_WAITING] = -1
     state[_FIRST] = 1
 
 
-@_jit
+@jit
 def _put_boundary(chars, state, position):
     """Write the count that ends at ``position``, or only count its characters."""
     count = position - state[_LAST]
@@ -67,7 +62,7 @@ def _put_boundary(chars, state, position):
     state[_FIRST] = 0
 
 
-@_jit
+@jit
 def _toggle(chars, state, position):
     if state[_WAITING] == position:
         state[_WAITING] = -1
@@ -77,13 +72,13 @@ def _toggle(chars, state, position):
     state[_WAITING] = position
 
 
-@_jit
+@jit
 def _put_run(chars, state, start, stop):
     _toggle(chars, state, start)
     _toggle(chars, state, stop)
 
 
-@_jit
+@jit
 def _finish(chars, state, pixels):
     if state[_WAITING] >= 0 and state[_WAITING] < pixels:
         _put_boundary(chars, state, state[_WAITING])
@@ -104,7 +99,7 @@ def _make(
     ``offsets[i + 1]``, and how long it is.
     """
     num_masks = len(sizes)
-    threads = _useful_threads(min(num_threads, _MAX_THREADS), num_masks, 64 * num_bytes)
+    threads = useful_threads(min(num_threads, _MAX_THREADS), num_masks, 64 * num_bytes)
     lengths = np.zeros(num_masks, np.int64)
 
     def write_all(chars: Array, offsets: Array) -> None:
@@ -112,7 +107,7 @@ def _make(
             begin = num_masks * thread // threads
             write(begin, num_masks * (thread + 1) // threads, chars, offsets, lengths)
 
-        _in_threads(threads, work)
+        in_threads(threads, work)
 
     write_all(np.empty(0, np.uint8), np.zeros(num_masks + 1, np.int64))
     words = 3 * num_masks + 1
@@ -142,9 +137,9 @@ _AT, _END, _OLD, _NEW, _NONE_READ, _START, _STOP, _OF_OTHER = range(8)
 _READER_SIZE = 8
 
 
-@_jit
+@jit
 def _next_of(data, reader, pixels):
-    at, older, newer, start, stop = _next_run(
+    at, older, newer, start, stop = next_run(
         data, reader[_AT], reader[_END], reader[_OLD], reader[_NEW], reader[_NONE_READ] != 0,
         reader[_STOP], pixels,
     )  # fmt: skip
@@ -153,7 +148,7 @@ def _next_of(data, reader, pixels):
     reader[_START], reader[_STOP] = start, stop
 
 
-@_jit
+@jit
 def _draw_word(words, word, bits, how):
     if how == _SET:
         words[word] |= bits
@@ -163,7 +158,7 @@ def _draw_word(words, word, bits, how):
         words[word] ^= bits
 
 
-@_jit
+@jit
 def _draw(words, drawn, start, stop, how):
     """Draw bits [start, stop); ``drawn`` holds the first and the end of the words set so far."""
     first, last = start >> 6, (stop - 1) >> 6
@@ -181,7 +176,7 @@ def _draw(words, drawn, start, stop, how):
     _draw_word(words, last, tail, how)
 
 
-@_jit
+@jit
 def _draw_runs(data, reader, pixels, base, window_end, words, drawn, how):
     while reader[_START] < window_end:
         if reader[_STOP] > base:
@@ -192,7 +187,7 @@ def _draw_runs(data, reader, pixels, base, window_end, words, drawn, how):
         _next_of(data, reader, pixels)
 
 
-@_jit
+@jit
 def _clear_gaps(data, reader, pixels, base, window_end, words, drawn):
     gap, end = 64 * min(drawn[0], drawn[1]), 64 * drawn[1]
     while reader[_START] < window_end:
@@ -208,7 +203,7 @@ def _clear_gaps(data, reader, pixels, base, window_end, words, drawn):
         _draw(words, drawn, gap, end, _CLEAR)
 
 
-@_jit
+@jit
 def _flush(words, drawn, base, chars, state):
     before = np.uint64(0)
     for word in range(drawn[0], drawn[1]):
@@ -216,17 +211,15 @@ def _flush(words, drawn, base, chars, state):
         words[word] = 0
         changes = bits ^ (bits << np.uint64(1) | before)
         while changes != 0:
-            lowest = changes & (~changes + np.uint64(1))
-            i = _BIT_INDEX[(lowest * np.uint64(_DE_BRUIJN)) >> np.uint64(58)]
-            _toggle(chars, state, base + 64 * word + np.int64(i))
-            changes ^= lowest
+            _toggle(chars, state, base + 64 * word + lowest_bit(changes))
+            changes &= changes - np.uint64(1)
         before = bits >> np.uint64(63)
     if before != 0:
         _toggle(chars, state, base + 64 * drawn[1])
     drawn[0], drawn[1] = _WINDOW_WORDS, 0
 
 
-@_jit
+@jit
 def _combine_group(data, other, readers, pixels, kind, words, drawn, chars, state):
     if kind == _COMPLEMENT:
         _toggle(chars, state, 0)
@@ -253,7 +246,7 @@ def _combine_group(data, other, readers, pixels, kind, words, drawn, chars, stat
         base += 64 * _WINDOW_WORDS
 
 
-@_jit
+@jit
 def _combine_groups(
     data, header, num_masks, other, other_header, num_other, kind, members, group_offsets,
     begin, stop, chars, offsets, lengths, readers, words, drawn, state,
@@ -287,12 +280,12 @@ def _combine_groups(
 def _find_sizes(sizes: Array, members: Array, ends: Array) -> Array | int:
     """Return the sizes (G,2) of the masks of each group, or a status."""
     if ends[0] != 0 or ends[-1] != len(members) or (ends[1:] <= ends[:-1]).any():
-        return _BAD_PLANE
+        return BAD_PLANE
     if ((members < 0) | (members >= len(sizes))).any():
-        return _BAD_PLANE
+        return BAD_PLANE
     firsts = sizes[members[ends[:-1]]]
     if (sizes[members] != np.repeat(firsts, np.diff(ends), axis=0)).any():
-        return _MIXED_SIZES
+        return MIXED_SIZES
     return firsts
 
 
@@ -312,14 +305,14 @@ def combine(
     num_images: int,
     num_threads: int,
 ) -> Array | int:
-    blocks = _at(data, num_bytes, np.uint8), _at(other, other_bytes, np.uint8)
-    headers = _header(blocks[0], num_masks), _header(blocks[1], num_other)
+    blocks = array_at(data, num_bytes, np.uint8), array_at(other, other_bytes, np.uint8)
+    headers = read_header(blocks[0], num_masks), read_header(blocks[1], num_other)
     if headers[0] is None or headers[1] is None:
-        return _BAD_HEADER
+        return BAD_HEADER
     if not _UNION <= kind <= _COMPLEMENT:
-        return _BAD_PLANE
-    ids = _at(members, num_members, np.int64)
-    ends = _at(group_offsets, num_groups + 1, np.int64)
+        return BAD_PLANE
+    ids = array_at(members, num_members, np.int64)
+    ends = array_at(group_offsets, num_groups + 1, np.int64)
     all_sizes = np.concatenate([headers[0][: 2 * num_masks], headers[1][: 2 * num_other]])
     sizes = _find_sizes(all_sizes.reshape(-1, 2), ids, ends)
     if isinstance(sizes, int):
@@ -334,14 +327,14 @@ def combine(
             np.empty(_STATE_SIZE, np.int64),
         )  # fmt: skip
 
-    table = _at(images, 3 * num_images, np.int64)
+    table = array_at(images, 3 * num_images, np.int64)
     return _make(sizes, table, num_threads, num_bytes + other_bytes, write)
 
 
 # --- Windows
 
 
-@_jit
+@jit
 def _put_columns(chars, state, begin, stop, out_h, rows, n):
     """Write rows (top, bottom) of a column to each of the columns [begin, stop)."""
     if n == 1 and rows[0, 0] == 0 and rows[0, 1] == out_h:
@@ -352,7 +345,7 @@ def _put_columns(chars, state, begin, stop, out_h, rows, n):
             _put_run(chars, state, x * out_h + rows[i, 0], x * out_h + rows[i, 1])
 
 
-@_jit
+@jit
 def _place_masks(
     data, header, num_masks, windows, sizes, begin, stop_mask, chars, offsets, lengths, rows, state
 ):
@@ -366,8 +359,8 @@ def _place_masks(
         _begin(state)
         if window_h == 0 or window_w == 0:
             end = at  # shows nothing
-        first_row = _to_output(np.int64(0), top, window_h, out_h, resize)
-        last_row = _to_output(h, top, window_h, out_h, resize)
+        first_row = to_output(np.int64(0), top, window_h, out_h, resize)
+        last_row = to_output(h, top, window_h, out_h, resize)
         older = np.int64(0)
         newer = np.int64(0)
         position = np.int64(0)
@@ -378,40 +371,40 @@ def _place_masks(
         n = 0
         while True:
             last = position
-            at, older, newer, start, position = _next_run(
+            at, older, newer, start, position = next_run(
                 data, at, end, older, newer, first, position, h * w
             )
             if at < 0:
                 break
             first = False
-            x0, y0 = _move(x1, y1, start - last + 1, h)
-            x1, y1 = _move(x0, y0, position - 1 - start, h)
+            x0, y0 = move(x1, y1, start - last + 1, h)
+            x1, y1 = move(x0, y0, position - 1 - start, h)
             for part in range(2):
                 column = x0 if part == 0 else x1
                 if n > 0 and (column != x or part == 1):
-                    begin_column = _to_output(x, left, window_w, out_w, resize)
-                    end_column = _to_output(x + 1, left, window_w, out_w, resize)
+                    begin_column = to_output(x, left, window_w, out_w, resize)
+                    end_column = to_output(x + 1, left, window_w, out_w, resize)
                     _put_columns(to, state, begin_column, end_column, out_h, rows, n)
                     n = 0
                 if part == 1 and x0 + 1 < x1 and first_row < last_row:
-                    begin_column = _to_output(x0 + 1, left, window_w, out_w, resize)
-                    end_column = _to_output(x1, left, window_w, out_w, resize)
+                    begin_column = to_output(x0 + 1, left, window_w, out_w, resize)
+                    end_column = to_output(x1, left, window_w, out_w, resize)
                     rows[0, 0], rows[0, 1] = first_row, last_row
                     _put_columns(to, state, begin_column, end_column, out_h, rows, 1)
                 x = column
                 row, end_row = first_row, last_row
                 if part == 0:
-                    row = _to_output(y0, top, window_h, out_h, resize)
+                    row = to_output(y0, top, window_h, out_h, resize)
                 if column == x1:
-                    end_row = _to_output(y1 + 1, top, window_h, out_h, resize)
+                    end_row = to_output(y1 + 1, top, window_h, out_h, resize)
                 if row < end_row:
                     rows[n, 0], rows[n, 1] = row, end_row
                     n += 1
                 if x0 == x1:
                     break
         if n > 0:
-            begin_column = _to_output(x, left, window_w, out_w, resize)
-            end_column = _to_output(x + 1, left, window_w, out_w, resize)
+            begin_column = to_output(x, left, window_w, out_w, resize)
+            end_column = to_output(x + 1, left, window_w, out_w, resize)
             _put_columns(to, state, begin_column, end_column, out_h, rows, n)
         lengths[i] = _finish(to, state, out_h * out_w)
 
@@ -426,21 +419,21 @@ def place(
     num_images: int,
     num_threads: int,
 ) -> Array | int:
-    block = _at(data, num_bytes, np.uint8)
-    header = _header(block, num_masks)
+    block = array_at(data, num_bytes, np.uint8)
+    header = read_header(block, num_masks)
     if header is None:
-        return _BAD_HEADER
-    shown = _at(windows, 4 * num_masks, np.int64).reshape(-1, 4)
-    out_sizes = _at(sizes, 2 * num_masks, np.int64).reshape(-1, 2)
+        return BAD_HEADER
+    shown = array_at(windows, 4 * num_masks, np.int64).reshape(-1, 4)
+    out_sizes = array_at(sizes, 2 * num_masks, np.int64).reshape(-1, 2)
     if (
         (out_sizes < 0).any()
-        or (out_sizes > _MAX_PIXELS).any()
-        or (out_sizes.astype(np.uint64).prod(axis=1) > np.uint64(_MAX_PIXELS)).any()
+        or (out_sizes > MAX_PIXELS).any()
+        or (out_sizes.astype(np.uint64).prod(axis=1) > np.uint64(MAX_PIXELS)).any()
     ):
-        return _BAD_SHAPE
+        return BAD_SHAPE
     begins, sides = shown[:, :2], shown[:, 2:]
-    if ((begins < -_FAR) | (begins > _FAR)).any() or ((sides < 0) | (sides > _MAX_PIXELS)).any():
-        return _BAD_WINDOW
+    if ((begins < -_FAR) | (begins > _FAR)).any() or ((sides < 0) | (sides > MAX_PIXELS)).any():
+        return BAD_WINDOW
     room = _most_runs_of_column(header, num_masks)
 
     def write(begin: int, stop: int, chars: Array, offsets: Array, lengths: Array) -> None:
@@ -449,7 +442,9 @@ def place(
             np.empty((room, 2), np.int64), np.empty(_STATE_SIZE, np.int64),
         )  # fmt: skip
 
-    return _make(out_sizes, _at(images, 3 * num_images, np.int64), num_threads, num_bytes, write)
+    return _make(
+        out_sizes, array_at(images, 3 * num_images, np.int64), num_threads, num_bytes, write
+    )
 
 
 def _most_runs_of_column(header: Array, num_masks: int) -> int:
@@ -464,7 +459,7 @@ def _most_runs_of_column(header: Array, num_masks: int) -> int:
 _BAND_ROWS = 1 << 16
 
 
-@_jit
+@jit
 def _gather_runs(data, at, end, pixels, backwards, runs):
     """Store the runs, or those of the mask with all positions reversed; return their number."""
     older = np.int64(0)
@@ -473,7 +468,7 @@ def _gather_runs(data, at, end, pixels, backwards, runs):
     first = True
     n = 0
     while True:
-        at, older, newer, start, stop = _next_run(data, at, end, older, newer, first, stop, pixels)
+        at, older, newer, start, stop = next_run(data, at, end, older, newer, first, stop, pixels)
         if at < 0:
             break
         first = False
@@ -488,7 +483,7 @@ def _gather_runs(data, at, end, pixels, backwards, runs):
     return n
 
 
-@_jit
+@jit
 def _put_mirrored(runs, n, h, pixels, chars, state):
     """Write runs with the columns in reversed order."""
     while n > 0:
@@ -513,7 +508,7 @@ def _put_mirrored(runs, n, h, pixels, chars, state):
             n -= 1
 
 
-@_jit
+@jit
 def _reverse(data, at, end, h, pixels, rows, columns, runs, chars, state):
     n = _gather_runs(data, at, end, pixels, rows, runs)
     if rows == columns:
@@ -523,7 +518,7 @@ def _reverse(data, at, end, h, pixels, rows, columns, runs, chars, state):
         _put_mirrored(runs, n, h, pixels, chars, state)
 
 
-@_jit
+@jit
 def _change(ends, xs, placing, x, top, bottom):
     """Count or place the boundaries of rows [top, bottom), in which column x differs."""
     if placing:
@@ -539,7 +534,7 @@ def _change(ends, xs, placing, x, top, bottom):
 _CURRENT = 2
 
 
-@_jit
+@jit
 def _compare_columns(columns, sizes, ends, xs, placing, x):
     """Find the rows in which the current column x differs from the one before it."""
     current = sizes[_CURRENT]
@@ -547,8 +542,8 @@ def _compare_columns(columns, sizes, ends, xs, placing, x):
     a, b = 0, 0
     top = np.int64(-1)
     while a < sizes[before] or b < sizes[current]:
-        row_a = columns[before, a] if a < sizes[before] else np.int64(_MAX_PIXELS)
-        row_b = columns[current, b] if b < sizes[current] else np.int64(_MAX_PIXELS)
+        row_a = columns[before, a] if a < sizes[before] else np.int64(MAX_PIXELS)
+        row_b = columns[current, b] if b < sizes[current] else np.int64(MAX_PIXELS)
         row = min(row_a, row_b)
         a += row_a == row
         b += row_b == row
@@ -561,7 +556,7 @@ def _compare_columns(columns, sizes, ends, xs, placing, x):
             top = row
 
 
-@_jit
+@jit
 def _end_column(columns, sizes, ends, xs, placing, x, next_x):
     """Compare column x with the one before it, and go on to the empty column ``next_x``."""
     _compare_columns(columns, sizes, ends, xs, placing, x)
@@ -572,7 +567,7 @@ def _end_column(columns, sizes, ends, xs, placing, x, next_x):
         sizes[:_CURRENT] = 0
 
 
-@_jit
+@jit
 def _find_changes(data, at, end, h, pixels, top, bottom, columns, sizes, ends, xs, placing):
     """Count or place the boundaries between columns, in rows [top, bottom)."""
     older = np.int64(0)
@@ -584,14 +579,14 @@ def _find_changes(data, at, end, h, pixels, top, bottom, columns, sizes, ends, x
     sizes[:] = 0
     while True:
         last = position
-        at, older, newer, start, position = _next_run(
+        at, older, newer, start, position = next_run(
             data, at, end, older, newer, first, position, pixels
         )
         if at < 0:
             break
         first = False
-        x0, y0 = _move(x1, y1, start - last + 1, h)
-        x1, y1 = _move(x0, y0, position - 1 - start, h)
+        x0, y0 = move(x1, y1, start - last + 1, h)
+        x1, y1 = move(x0, y0, position - 1 - start, h)
         # The columns between are full: only the first of them can differ from the one before.
         column = x0
         while True:
@@ -614,7 +609,7 @@ def _find_changes(data, at, end, h, pixels, top, bottom, columns, sizes, ends, x
     _end_column(columns, sizes, ends, xs, placing, x, x + 2)
 
 
-@_jit
+@jit
 def _find_rows(data, at, end, h, pixels):
     """Return the first row of a mask and the one after the last."""
     older = np.int64(0)
@@ -625,20 +620,20 @@ def _find_rows(data, at, end, h, pixels):
     top, bottom = h, np.int64(0)
     while True:
         last = position
-        at, older, newer, start, position = _next_run(
+        at, older, newer, start, position = next_run(
             data, at, end, older, newer, first, position, pixels
         )
         if at < 0:
             break
         first = False
-        x0, y0 = _move(x1, y1, start - last + 1, h)
-        x1, y1 = _move(x0, y0, position - 1 - start, h)
+        x0, y0 = move(x1, y1, start - last + 1, h)
+        x1, y1 = move(x0, y0, position - 1 - start, h)
         top = min(top, y0 if x0 == x1 else np.int64(0))
         bottom = max(bottom, y1 + 1 if x0 == x1 else h)
     return top, bottom
 
 
-@_jit
+@jit
 def _transpose(
     data, at, end, h, w, reverse_rows, reverse_columns, columns, sizes, ends, xs, chars, state
 ):
@@ -683,7 +678,7 @@ def _transpose(
     return most
 
 
-@_jit
+@jit
 def _turn_masks(
     data, header, num_masks, transpose, reverse_rows, reverse_columns, begin, stop, chars, offsets,
     lengths, runs, columns, sizes, ends, xs, state,
@@ -724,10 +719,10 @@ def turn(
     num_images: int,
     num_threads: int,
 ) -> Array | int:
-    block = _at(data, num_bytes, np.uint8)
-    header = _header(block, num_masks)
+    block = array_at(data, num_bytes, np.uint8)
+    header = read_header(block, num_masks)
     if header is None:
-        return _BAD_HEADER
+        return BAD_HEADER
     sizes = header[: 2 * num_masks].reshape(-1, 2)
     most_chars = int(np.diff(header[2 * num_masks :]).max(initial=0))
     most_rows = min(int(sizes[:, 0].max(initial=0)), max(_BAND_ROWS, most_chars))
@@ -749,4 +744,6 @@ def turn(
             )  # fmt: skip
 
     out_sizes = sizes[:, ::-1].copy() if transpose else sizes
-    return _make(out_sizes, _at(images, 3 * num_images, np.int64), num_threads, num_bytes, write)
+    return _make(
+        out_sizes, array_at(images, 3 * num_images, np.int64), num_threads, num_bytes, write
+    )
