@@ -51,7 +51,7 @@ masks = {
     "discs": (discs(1), discs(2)),
     "many": (fd.RLEBatch.cat([discs(i, 5) for i in range(6)]), discs(7)),
     "full": (fd.pack_rles([full] * 3), discs(1)),
-    "noise": (noise(1200, 2000), noise(1200, 2000)),
+    "noise": (noise(1000, 1000), noise(1000, 1000)),
 }
 for (of, (batch, other)), (name, call) in itertools.product(masks.items(), calls.items()):
     call(small, small)
