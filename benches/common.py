@@ -463,7 +463,8 @@ class Runner:
                 assert np.array_equal(np.asarray(contender.area(result)), sample.areas)
                 assert np.array_equal(np.asarray(contender.bbox(result)), sample.boxes)
             case operation if operation in ALGEBRA:
-                ALGEBRA[operation].check(sample, [rle["counts"] for rle in result])
+                if not (contender.name == "rlemasklib" and ALGEBRA[operation].rounds_otherwise):
+                    ALGEBRA[operation].check(sample, [rle["counts"] for rle in result])
 
     def rounds_for(self, seconds: float) -> int:
         affordable = int(self.case.seconds / (seconds * self.case.calls))

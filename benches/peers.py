@@ -169,7 +169,9 @@ class Ours(Contender):
         return batch.containment(other)
 
     def algebra(self, operation: Operation, sample: Sample) -> list[Rle]:
-        rles: list[Rle] = operation.ours(self.pack(sample)).to_coco("bytes")
+        import sa1b_fastdecode as fd
+
+        rles: list[Rle] = operation.ours(fd.pack_rles, sample.byte_rles).to_coco("bytes")
         return rles
 
 
