@@ -1,7 +1,8 @@
 """Masks made of masks: strings in, strings out, and no pixel in between.
 
-Every function takes what :func:`pack_rles` takes and returns a new :class:`RLEBatch` on the CPU.
-The strings are canonical: byte by byte what encoding the dense result would give.
+Every function takes what :func:`pack_rles` takes and returns a new :class:`RLEBatch` on the CPU. A
+batch on another device raises RuntimeError. The strings are canonical: byte by byte what encoding
+the dense result would give.
 
 * Mask by mask: :func:`union` ``a | b``, :func:`intersection` ``a & b``, :func:`difference`
   ``a - b``, :func:`xor` ``a ^ b``, :func:`complement` ``~a``.

@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 import sa1b_fastdecode as fd
-from sa1b_fastdecode import algebra, dispatch
+from sa1b_fastdecode import algebra, dispatch, library_algebra
 
 ops = torch.ops.sa1b_fastdecode
 
@@ -476,6 +476,11 @@ def test_operators_refuse_wrong_tables(backend):
     for name, arguments in (("turn", (True, False, False)), ("place", (windows, sizes))):
         with pytest.raises(ValueError, match="that many masks"):
             getattr(ops, name)(torch.zeros(79, dtype=torch.uint8), 3, *arguments, None)
+
+
+def test_on_the_cpu_only():
+    with pytest.raises(RuntimeError, match=r"on the CPU only, not on meta; use \.cpu\(\)"):
+        library_algebra._kernels(FLAT.data.to("meta"))
 
 
 @settings(max_examples=25)
