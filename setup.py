@@ -141,7 +141,7 @@ setup(
     ext_modules=[
         Extension(
             "sa1b_fastdecode._C",
-            [str(CSRC / "bindings.cpp"), *sources(".cpp")],
+            [str(CSRC / "bindings.cpp"), str(CSRC / "bindings_algebra.cpp"), *sources(".cpp")],
             include_dirs=[pybind11_include()],
             depends=[str(path) for path in CSRC.rglob("*.*h")],
             extra_compile_args=compile_args(),
