@@ -53,6 +53,7 @@ def require(name):
         return found
     promised = {
         "cpp": os.environ.get("SA1B_FASTDECODE_REQUIRE_COMPILED") == "1",
+        EMULATED: os.environ.get("SA1B_FASTDECODE_REQUIRE_COMPILED") == "1",
         "cuda": os.environ.get("FAIL_WITHOUT_CUDA") == "1",
     }
     if promised.get(name if found.device == "cpu" else "cuda", False):
