@@ -26,7 +26,7 @@ def sources() -> list[str]:
     """Return the paths of all sources, as the one list of them has it."""
     lines = (CSRC / "sources.txt").read_text().splitlines()
     kernels = [CSRC / line for line in lines if line and not line.startswith("#")]
-    return [str(path) for path in [CSRC / "bindings.cpp", *kernels]]
+    return [str(path) for path in [*sorted(CSRC.glob("bindings*.cpp")), *kernels]]
 
 
 def pybind11_include() -> str:

@@ -1,5 +1,6 @@
-// The only file that knows Python. Arrays come as addresses and sizes, so that nothing here depends
-// on torch's or NumPy's binary interface. The GIL is released around every kernel.
+// The module and its first functions; bindings_*.cpp add theirs. Only these files know Python.
+#include "bindings.h"
+
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
@@ -12,15 +13,6 @@
 namespace py = pybind11;
 
 namespace {
-
-template <class T>
-T* pointer(uintptr_t address) {
-  return reinterpret_cast<T*>(address);
-}
-
-sa1b::Batch batch_at(uintptr_t data, int64_t num_bytes, int64_t num_masks) {
-  return {pointer<const uint8_t>(data), num_bytes, num_masks};
-}
 
 // One of the RLE dicts: its size and its characters, which belong to `counts`.
 struct Rle {
@@ -215,4 +207,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("compress", &compress);
   m.def("decompress", &decompress);
   m.def("encode", &encode);
+  bind_labels(m);
+  bind_matching(m);
+  bind_sampling(m);
 }

@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sa1b_fastdecode import labels, matching, sampling
     from sa1b_fastdecode.dispatch import active_backend, backends
     from sa1b_fastdecode.ops import (
         decode_rle_batch,
@@ -42,6 +43,9 @@ _HOME = {
     "pack_rles": "pack",
 }
 
+# Modules that are public as a whole, likewise.
+_MODULES = ("labels", "matching", "sampling")
+
 __all__ = [
     "RLEBatch",
     "__version__",
@@ -49,17 +53,22 @@ __all__ = [
     "backends",
     "decode_rle_batch",
     "encode_masks",
+    "labels",
     "mask_area",
     "mask_bbox",
     "mask_centroid",
     "mask_containment",
     "mask_intersection",
     "mask_iou",
+    "matching",
     "pack_rles",
+    "sampling",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

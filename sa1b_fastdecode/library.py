@@ -91,6 +91,15 @@ def _address(table: Tensor | None, rows: int, columns: int) -> int:
     return table.data_ptr()
 
 
+def address_of(values: Tensor, dtype: torch.dtype, numel: int) -> int:
+    """Return where that many values of a type lie on the CPU, one behind the other."""
+    if values.dtype != dtype or not values.is_contiguous() or values.numel() != numel:
+        raise ValueError(f"expected {numel} contiguous values of {dtype}")
+    if values.device.type != "cpu":
+        raise ValueError(f"expected values on the CPU, not on {values.device}")
+    return values.data_ptr()
+
+
 def raise_for(status: int) -> None:
     """Raise what a kernel's status stands for, if it is not that all went well."""
     if status == _OK:

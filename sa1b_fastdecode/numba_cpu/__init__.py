@@ -1474,3 +1474,9 @@ def _join_strips(states: Array, strips: int, pixels: int) -> tuple[list[bytes], 
             out = _put_boundary(chars, 0, joined, pixels)
             tails.append(chars[:out].tobytes())
     return heads, tails
+
+
+# These build on what is above.
+from sa1b_fastdecode.numba_cpu.labels import paint_labels, split_labels  # noqa: E402, F401
+from sa1b_fastdecode.numba_cpu.matching import match, suppress  # noqa: E402, F401
+from sa1b_fastdecode.numba_cpu.sampling import boundary_area, pixels_at_ranks  # noqa: E402, F401

@@ -1,0 +1,191 @@
+"""Pixels of masks by their rank."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sa1b_fastdecode.numba_cpu import _BAD_HEADER, _OK
+from sa1b_fastdecode.numba_cpu import _at as array_at
+from sa1b_fastdecode.numba_cpu import _header as read_header
+from sa1b_fastdecode.numba_cpu import _in_threads as in_threads
+from sa1b_fastdecode.numba_cpu import _jit as jit
+from sa1b_fastdecode.numba_cpu import _next_run as next_run
+from sa1b_fastdecode.numba_cpu import _useful_threads as useful_threads
+
+_FOREGROUND, _BACKGROUND, _BOUNDARY = range(3)
+
+# Where a reader of a mask stands: what next_run takes, and the run that it read.
+_READ, _OLDER, _NEWER, _FIRST, _POSITION, _START, _STOP, _READER_SIZE = range(8)
+
+# The readers of a mask itself, and of its columns moved one to the right and one to the left; then
+# the part of a column that the boundary is looked for in.
+_OWN, _FROM_LEFT, _FROM_RIGHT, _PART, _NUM_ROWS = range(5)
+_AT, _INNER, _PART_STOP = range(3)
+
+_NONE = 1 << 62  # behind all positions
+
+
+@jit
+def _read_run(data, end, pixels, reader, moved_by):
+    at, older, newer, start, stop = next_run(
+        data, reader[_READ], end, reader[_OLDER], reader[_NEWER], reader[_FIRST] != 0,
+        reader[_POSITION], pixels,
+    )  # fmt: skip
+    reader[_OLDER], reader[_NEWER], reader[_FIRST] = older, newer, 0
+    if at < 0:
+        reader[_READ] = end
+        reader[_START] = reader[_STOP] = _NONE
+    else:
+        reader[_READ] = at
+        reader[_POSITION] = stop
+        reader[_START], reader[_STOP] = start + moved_by, stop + moved_by
+
+
+@jit
+def _start_reading(data, at, end, pixels, h, state):
+    state[:, :] = 0
+    for reader, moved_by in ((_OWN, np.int64(0)), (_FROM_LEFT, h), (_FROM_RIGHT, -h)):
+        state[reader, _READ] = at
+        state[reader, _FIRST] = 1
+        if reader != _OWN:
+            _read_run(data, end, pixels, state[reader], moved_by)
+
+
+@jit
+def _next_boundary_run(data, end, pixels, h, state):
+    """Return the next run of boundary pixels; it starts at _NONE after the last."""
+    own, left, right, part = state[_OWN], state[_FROM_LEFT], state[_FROM_RIGHT], state[_PART]
+    if part[_AT] == part[_PART_STOP]:  # the next part of this run, or of the next
+        if own[_START] == own[_STOP]:
+            _read_run(data, end, pixels, own, np.int64(0))
+            if own[_START] == _NONE:
+                return own[_START], own[_STOP]
+        start = own[_START]
+        part[_AT], part[_INNER] = start, start + 1
+        part[_PART_STOP] = min(own[_STOP], start // h * h + h)
+        own[_START] = part[_PART_STOP]
+    start = part[_AT]
+    while part[_INNER] < part[_PART_STOP] - 1:
+        inner = part[_INNER]
+        while left[_STOP] <= inner:
+            _read_run(data, end, pixels, left, h)
+        while right[_STOP] <= inner:
+            _read_run(data, end, pixels, right, -h)
+        begin = max(inner, left[_START], right[_START])
+        last = min(part[_PART_STOP] - 1, left[_STOP], right[_STOP])
+        if begin < last:
+            part[_AT] = part[_INNER] = last
+            return start, begin
+        part[_INNER] = begin
+    part[_AT] = part[_PART_STOP]
+    return start, part[_PART_STOP]
+
+
+@jit
+def _next_region_run(data, end, pixels, h, region, state):
+    """The same for any region."""
+    if region == _BOUNDARY:
+        return _next_boundary_run(data, end, pixels, h, state)
+    own = state[_OWN]
+    while True:
+        gap = own[_STOP]
+        if gap == _NONE:
+            return np.int64(_NONE), np.int64(_NONE)
+        _read_run(data, end, pixels, own, np.int64(0))
+        if region == _FOREGROUND:
+            return own[_START], own[_STOP]
+        stop = min(own[_START], pixels)
+        if gap < stop:
+            return gap, stop
+
+
+@jit
+def _boundary_area(data, header, num_masks, begin, stop_mask, area, state):
+    for i in range(begin, stop_mask):
+        h = header[2 * i]
+        pixels = h * header[2 * i + 1]
+        end = header[2 * num_masks + i + 1]
+        _start_reading(data, header[2 * num_masks + i], end, pixels, h, state)
+        total = np.int64(0)
+        while True:
+            start, stop = _next_boundary_run(data, end, pixels, h, state)
+            if start == _NONE:
+                break
+            total += stop - start
+        area[i] = total
+
+
+@jit
+def _pixels_at_ranks(
+    data, header, num_masks, region, ranks, order, points, begin, stop_mask, state
+):
+    num_ranks = ranks.shape[1]
+    for i in range(begin, stop_mask):
+        h = header[2 * i]
+        pixels = h * header[2 * i + 1]
+        end = header[2 * num_masks + i + 1]
+        _start_reading(data, header[2 * num_masks + i], end, pixels, h, state)
+        points[i, :, :] = -1
+        k = 0
+        while k < num_ranks and ranks[i, order[i, k]] < 0:
+            k += 1
+        before = np.int64(0)
+        while k < num_ranks:
+            start, stop = _next_region_run(data, end, pixels, h, region, state)
+            if start == _NONE:
+                break
+            until = before + stop - start
+            while k < num_ranks and ranks[i, order[i, k]] < until:
+                position = start + ranks[i, order[i, k]] - before
+                points[i, order[i, k], 0] = position // h
+                points[i, order[i, k], 1] = position % h
+                k += 1
+            before = until
+
+
+def boundary_area(data: int, num_bytes: int, num_masks: int, area: int, num_threads: int) -> int:
+    block = array_at(data, num_bytes, np.uint8)
+    header = read_header(block, num_masks)
+    if header is None:
+        return _BAD_HEADER
+    result = array_at(area, num_masks, np.int64)
+    threads = useful_threads(num_threads, num_masks, 48 * num_bytes)
+
+    def work(thread: int) -> None:
+        begin, stop = num_masks * thread // threads, num_masks * (thread + 1) // threads
+        state = np.empty((_NUM_ROWS, _READER_SIZE), np.int64)
+        _boundary_area(block, header, num_masks, begin, stop, result, state)
+
+    in_threads(threads, work)
+    return _OK
+
+
+def pixels_at_ranks(
+    data: int,
+    num_bytes: int,
+    num_masks: int,
+    region: int,
+    ranks: int,
+    num_ranks: int,
+    points: int,
+    num_threads: int,
+) -> int:
+    block = array_at(data, num_bytes, np.uint8)
+    header = read_header(block, num_masks)
+    if header is None:
+        return _BAD_HEADER
+    shape = (num_masks, num_ranks)
+    wanted = array_at(ranks, num_masks * num_ranks, np.int64).reshape(shape)
+    result = array_at(points, 2 * num_masks * num_ranks, np.int64).reshape(*shape, 2)
+    order = np.argsort(wanted, axis=1)
+    threads = useful_threads(num_threads, num_masks, 48 * num_bytes + 64 * wanted.size)
+
+    def work(thread: int) -> None:
+        begin, stop = num_masks * thread // threads, num_masks * (thread + 1) // threads
+        state = np.empty((_NUM_ROWS, _READER_SIZE), np.int64)
+        _pixels_at_ranks(
+            block, header, num_masks, region, wanted, order, result, begin, stop, state
+        )
+
+    in_threads(threads, work)
+    return _OK
