@@ -186,6 +186,8 @@ def from_label_map(label_map: Any, *, background: int | None = 0) -> tuple[RLEBa
                 [[1, 1, 0],
                  [1, 0, 0]]], dtype=torch.uint8)
     """
+    if background is not None and not -(2**63) <= background < 2**63:
+        raise ValueError(f"background must fit into int64, but is {background}")
     if isinstance(label_map, Tensor):
         if label_map.layout != torch.strided:
             raise TypeError(f"a label map must be a dense tensor, not one of {label_map.layout}")
@@ -327,8 +329,6 @@ def _split_memory(
     """Split maps ``(B, H, W)`` or ``(H, W)`` that lie at an address; strides are in bytes."""
     if len(shape) not in (2, 3):
         raise ValueError(f"a label map must have shape (H, W) or (B, H, W), not {tuple(shape)}")
-    if background is not None and not -(2**63) <= background < 2**63:
-        raise ValueError(f"background must fit into int64, but is {background}")
     height, width = shape[-2:]
     num_maps, map_stride = (shape[0], strides[0]) if len(shape) == 3 else (1, 0)
     split = dispatch.kernels("cpu").split_labels(

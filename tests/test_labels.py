@@ -48,7 +48,7 @@ def priorities_of(on_top, masks):
     return named[on_top] if isinstance(on_top, str) else list(on_top)
 
 
-SIZES = [(1, 1), (1, 70), (70, 1), (31, 33), (64, 65), (65, 128), (200, 150), (300, 700)]
+SIZES = [(1, 1), (1, 70), (70, 1), (31, 33), (64, 65), (65, 128), (130, 150)]
 ON_TOP = ["smallest", "first", "last", [3, 1, 4, 1, 5, 9, 2, 6, 5]]
 
 

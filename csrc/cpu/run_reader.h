@@ -8,28 +8,34 @@ namespace sa1b::cpu {
 
 class RunReader {
  public:
-  explicit RunReader(const Mask& mask) : counts_(mask), pixels_(mask.pixels()) {}
+  explicit RunReader(const Mask& mask) : counts_(mask), pixels_(mask.pixels()) { read(); }
 
-  // The next run [start, end) of positions; neither empty runs nor positions beyond h*w occur.
-  // False after the last one.
+  // The next run [start, end) of positions, with a gap before and behind it. False after the last.
   bool next(uint32_t* start, uint32_t* end) {
-    uint32_t background, foreground;
-    while (counts_.next(&background)) {
-      const uint64_t begin = position_ + background;
-      if (begin >= pixels_ || !counts_.next(&foreground)) break;
-      position_ = begin + foreground < pixels_ ? begin + foreground : pixels_;
-      if (foreground == 0) continue;
-      *start = static_cast<uint32_t>(begin);
-      *end = static_cast<uint32_t>(position_);
-      return true;
-    }
-    pixels_ = 0;  // nothing follows, however often it is asked for
-    return false;
+    if (start_ == end_) return false;
+    *start = static_cast<uint32_t>(start_);
+    do {  // a background of length zero parts nothing
+      *end = static_cast<uint32_t>(end_);
+      read();
+    } while (start_ == *end && start_ < end_);
+    return true;
   }
 
  private:
+  // Reads a run ahead; an empty one if there is none.
+  void read() {
+    uint32_t background, foreground;
+    while (counts_.next(&background)) {
+      start_ = end_ + background;
+      if (start_ >= pixels_ || !counts_.next(&foreground)) break;
+      end_ = start_ + foreground < pixels_ ? start_ + foreground : pixels_;
+      if (start_ < end_) return;
+    }
+    start_ = end_ = pixels_ = 0;  // nothing follows, however often it is asked for
+  }
+
   CountReader counts_;
-  uint64_t pixels_, position_ = 0;
+  uint64_t pixels_, start_ = 0, end_ = 0;
 };
 
 }  // namespace sa1b::cpu

@@ -14,8 +14,10 @@ from sa1b_fastdecode.numba_cpu import _useful_threads as useful_threads
 
 _FOREGROUND, _BACKGROUND, _BOUNDARY = range(3)
 
-# Where a reader of a mask stands: what next_run takes, and the run that it read.
-_READ, _OLDER, _NEWER, _FIRST, _POSITION, _START, _STOP, _READER_SIZE = range(8)
+# Where a reader of a mask stands: what next_run takes, the run that it read ahead, and the one
+# before, which has a gap before and behind it.
+_READ, _OLDER, _NEWER, _FIRST, _POSITION, _NEXT, _NEXT_STOP, _START, _STOP = range(9)
+_READER_SIZE = 9
 
 # The readers of a mask itself, and of its columns moved one to the right and one to the left; then
 # the part of a column that the boundary is looked for in.
@@ -26,7 +28,7 @@ _NONE = 1 << 62  # behind all positions
 
 
 @jit
-def _read_run(data, end, pixels, reader, moved_by):
+def _read_ahead(data, end, pixels, reader):
     at, older, newer, start, stop = next_run(
         data, reader[_READ], end, reader[_OLDER], reader[_NEWER], reader[_FIRST] != 0,
         reader[_POSITION], pixels,
@@ -34,11 +36,24 @@ def _read_run(data, end, pixels, reader, moved_by):
     reader[_OLDER], reader[_NEWER], reader[_FIRST] = older, newer, 0
     if at < 0:
         reader[_READ] = end
-        reader[_START] = reader[_STOP] = _NONE
+        reader[_NEXT] = reader[_NEXT_STOP] = _NONE
     else:
         reader[_READ] = at
-        reader[_POSITION] = stop
-        reader[_START], reader[_STOP] = start + moved_by, stop + moved_by
+        reader[_NEXT] = start
+        reader[_NEXT_STOP] = reader[_POSITION] = stop
+
+
+@jit
+def _read_run(data, end, pixels, reader, moved_by):
+    start, stop = reader[_NEXT], reader[_NEXT_STOP]
+    if start == _NONE:
+        reader[_START] = reader[_STOP] = _NONE
+        return
+    _read_ahead(data, end, pixels, reader)
+    while reader[_NEXT] == stop:  # a background of length zero parts nothing
+        stop = reader[_NEXT_STOP]
+        _read_ahead(data, end, pixels, reader)
+    reader[_START], reader[_STOP] = start + moved_by, stop + moved_by
 
 
 @jit
@@ -47,6 +62,7 @@ def _start_reading(data, at, end, pixels, h, state):
     for reader, moved_by in ((_OWN, np.int64(0)), (_FROM_LEFT, h), (_FROM_RIGHT, -h)):
         state[reader, _READ] = at
         state[reader, _FIRST] = 1
+        _read_ahead(data, end, pixels, state[reader])
         if reader != _OWN:
             _read_run(data, end, pixels, state[reader], moved_by)
 
