@@ -2,8 +2,10 @@
 //
 // Suppression walks the masks by falling score. One that is still there looks for masks after it
 // whose boxes meet its own, and that are still there, and removes those that it covers too much of.
-// So nothing is compared with a mask that was removed, and no pair is ever stored. Bound: splitting
-// the runs, as for all pairs (pairwise.cpp), and the boxes of kept masks against all others.
+// So nothing is compared with a mask that was removed, and no pair is ever stored. Two masks share
+// no more than what their boxes share, nor than the smaller one has: where even that would be
+// within the threshold, as for most pairs, their runs are not looked at. Bound: splitting the runs,
+// as for all pairs (pairwise.cpp), and the boxes of kept masks against all others.
 //
 // Matching is COCO's: pairs of masks that meet are few, so it works on a list of them.
 #include "../matching.h"
@@ -21,6 +23,13 @@ namespace {
 bool is_order(const int64_t* order, int64_t first, int64_t n) {
   return std::all_of(order + first, order + first + n,
                      [&](int64_t i) { return i >= first && i < first + n; });
+}
+
+// The most pixels that two masks whose boxes meet can have in common.
+uint64_t most_shared(const Outline& a, const Outline& b) {
+  const uint64_t rows = std::min(a.box.bottom, b.box.bottom) - std::max(a.box.top, b.box.top);
+  const uint64_t columns = std::min(a.box.right, b.box.right) - std::max(a.box.left, b.box.left);
+  return std::min({uint64_t{a.area}, uint64_t{b.area}, rows * columns});
 }
 
 // What is over the threshold in COCO's evaluation.
@@ -51,11 +60,15 @@ int64_t suppress(const Batch& batch, const Suppression& suppression, int num_thr
         const int64_t j = order[place];
         if (!suppression.keep[j] || (labels && labels[i] != labels[j])) return;
         const Outline& other = outlines[j];
-        const uint32_t shared = intersect(kept, other);
-        const uint64_t divisor =
-            by_iou ? uint64_t{kept.area} + other.area - shared : uint64_t{other.area};
-        const double quotient = static_cast<double>(shared) / static_cast<double>(divisor);
-        if (quotient > suppression.threshold) suppression.keep[j] = 0;
+        // Rising with what they share, also after rounding.
+        const auto is_over = [&](uint64_t shared) {
+          const uint64_t divisor =
+              by_iou ? uint64_t{kept.area} + other.area - shared : uint64_t{other.area};
+          return static_cast<double>(shared) / static_cast<double>(divisor) > suppression.threshold;
+        };
+        if (is_over(most_shared(kept, other)) && is_over(intersect(kept, other))) {
+          suppression.keep[j] = 0;
+        }
       });
     }
   }

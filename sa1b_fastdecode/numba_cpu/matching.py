@@ -4,12 +4,37 @@ from __future__ import annotations
 
 import numpy as np
 
-from sa1b_fastdecode.numba_cpu import _AREA, _BAD_PLANE, _OK, _boxes_meet, _intersect
+from sa1b_fastdecode.numba_cpu import (
+    _AREA,
+    _BAD_PLANE,
+    _BOTTOM,
+    _LEFT,
+    _OK,
+    _RIGHT,
+    _TOP,
+    _boxes_meet,
+    _intersect,
+)
 from sa1b_fastdecode.numba_cpu import _at as array_at
 from sa1b_fastdecode.numba_cpu import _jit as jit
 from sa1b_fastdecode.numba_cpu import _prepare_pairs as prepare_pairs
 
 _IOU = 1
+
+
+@jit
+def _most_shared(a, b):
+    rows = min(a[_BOTTOM], b[_BOTTOM]) - max(a[_TOP], b[_TOP])
+    columns = min(a[_RIGHT], b[_RIGHT]) - max(a[_LEFT], b[_LEFT])
+    return min(a[_AREA], b[_AREA], rows * columns)
+
+
+@jit
+def _is_over(kept, other, shared, metric, threshold):
+    divisor = other[_AREA]
+    if metric == _IOU:
+        divisor += kept[_AREA] - shared
+    return np.float64(shared) / np.float64(divisor) > threshold
 
 
 @jit
@@ -26,11 +51,10 @@ def _suppress(outlines, tables, runs, heights, order, begin, end, labels, metric
             kept, other = outlines[i], outlines[j]
             if not _boxes_meet(kept, other):
                 continue
+            if not _is_over(kept, other, _most_shared(kept, other), metric, threshold):
+                continue
             shared = _intersect(kept, tables, runs, other, tables, runs, heights[2 * i])
-            divisor = other[_AREA]
-            if metric == _IOU:
-                divisor += kept[_AREA] - shared
-            if np.float64(shared) / np.float64(divisor) > threshold:
+            if _is_over(kept, other, shared, metric, threshold):
                 keep[j] = 0
 
 
