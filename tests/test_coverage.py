@@ -9,6 +9,9 @@ import inspect
 import conftest
 import pytest
 import test_conformance
+import test_labels
+import test_matching
+import test_sampling
 import torch
 from hypothesis import given
 
@@ -28,6 +31,12 @@ TEST_OF_OPERATOR = {
     "iou": test_conformance.test_pairwise,
     "containment": test_conformance.test_pairwise,
     "intersecting_pairs": test_conformance.test_intersecting_pairs,
+    "paint_labels": test_labels.test_to_label_map,
+    "split_labels": test_labels.test_from_label_map,
+    "suppress": test_matching.test_nms,
+    "match": test_matching.test_match_greedy_is_cocos,
+    "boundary_area": test_sampling.test_pixels_at_ranks,
+    "pixels_at_ranks": test_sampling.test_pixels_at_ranks,
 }
 
 # Where the arguments of the operators come from: from the batch, or from keywords of `decode`.
@@ -54,6 +63,14 @@ KEYWORDS_OF_PAIR_ARGUMENT = {
     "iscrowd": ("iscrowd",),
     "shape": (),
 }
+
+# The operators whose functions are in modules of their own.
+OPERATORS_OF_MODULE = {
+    "labels": ("paint_labels", "split_labels"),
+    "matching": ("suppress", "match"),
+    "sampling": ("boundary_area", "pixels_at_ranks"),
+}
+MODULE_OPERATORS = {name for names in OPERATORS_OF_MODULE.values() for name in names}
 PAIR_OPERATORS = ("intersection", "iou", "containment", "intersecting_pairs")
 
 # Functions of the package that compute something, and the operators behind them.
@@ -128,6 +145,8 @@ def test_the_property_test_draws_every_keyword():
 
 def test_every_argument_of_the_operators_is_known():
     for name, schema in operators().items():
+        if name in MODULE_OPERATORS:
+            continue
         known = KEYWORDS_OF_PAIR_ARGUMENT if name in PAIR_OPERATORS else KEYWORDS_OF_ARGUMENT
         for argument in schema.arguments:
             assert argument.name in known, f"{name} has a new {argument.name}"
@@ -188,6 +207,33 @@ def test_methods_and_function_have_the_same_keywords():
 
 
 def test_every_public_function_is_known():
-    assert set(fd.__all__) == set(OPERATORS_OF_FUNCTION) | NOT_OPERATORS
+    names = {*OPERATORS_OF_FUNCTION, *OPERATORS_OF_MODULE}
+    assert set(fd.__all__) == names | NOT_OPERATORS
     covered = {name for names in OPERATORS_OF_FUNCTION.values() for name in names}
-    assert covered | METHODS_ONLY == set(TEST_OF_OPERATOR)
+    assert covered | METHODS_ONLY | MODULE_OPERATORS == set(TEST_OF_OPERATOR)
+
+
+@pytest.mark.parametrize(
+    ("function", "method"),
+    [
+        (fd.labels.to_label_map, RLEBatch.to_label_map),
+        (fd.sampling.sample_points, RLEBatch.sample_points),
+    ],
+)
+def test_methods_have_the_keywords_of_their_functions(function, method):
+    of_function, of_method = (
+        list(inspect.signature(f).parameters.values()) for f in (function, method)
+    )
+    assert [(p.name, p.kind, p.default) for p in of_function[1:]] == [
+        (p.name, p.kind, p.default) for p in of_method[1:]
+    ]
+
+
+def test_every_choice_of_the_modules_is_exercised():
+    assert set(parameters(test_labels.test_from_label_map, "dtype")) == set(fd.labels._INTEGERS)
+    assert {"smallest", "first", "last"} < {
+        choice if isinstance(choice, str) else "numbers"
+        for choice in parameters(test_labels.test_to_label_map, "on_top")
+    }
+    assert set(parameters(test_sampling.test_sample_points, "region")) == set(fd.sampling._REGIONS)
+    assert set(parameters(test_matching.test_nms, "metric")) == set(fd.matching._METRICS)
