@@ -2,8 +2,8 @@
 //
 // Runs are long in one column and short in one row, so pixels are painted where columns are
 // contiguous: in a buffer of some columns that stays in cache. All masks are read side by side,
-// each up to the end of the buffer; then the buffer goes to the rows of the output, 16 rows at a
-// time. Every character is read once and every pixel of the output written once; (N, H, W) exists
+// each up to the end of the buffer; then the buffer goes to the rows of the output, 4 x 4 pixels at
+// a time. Every character is read once and every pixel of the output written once; (N, H, W) exists
 // nowhere. Work is split into planes, and where those are few, into ranges of columns, for which
 // each thread reads the strings from their start.
 //
@@ -12,6 +12,7 @@
 
 #include "../labels.h"
 #include "candidates.h"
+#include "count_blocks.h"
 #include "parallel.h"
 #include "run_reader.h"
 
@@ -19,8 +20,7 @@ namespace sa1b::cpu {
 namespace {
 
 constexpr int64_t kBufferPixels = 1 << 17;  // 512 KB
-constexpr int64_t kRowsAtOnce = 16;
-constexpr int64_t kMinColumns = 128;  // of a part; each part reads all strings
+constexpr int64_t kMinColumns = 128;        // of a part; each part reads all strings
 
 // A mask where reading it stands: its run [start, end), of which all before `start` is painted.
 struct Painter {
@@ -51,20 +51,53 @@ struct Painter {
   int32_t label;
 };
 
+// Writes a block of pixels, columns `rows` elements apart, to the rows of a plane.
+void write_block(const int32_t* from, int64_t rows, int32_t* to, int64_t stride, int64_t h,
+                 int64_t w) {
+  for (int64_t y = 0; y < h; ++y) {
+    for (int64_t x = 0; x < w; ++x) to[y * stride + x] = from[x * rows + y];
+  }
+}
+
+#if SA1B_GROUPS_OF_16
+
+// The same for a block of 4 x 4.
+void write_4x4(const int32_t* from, int64_t rows, int32_t* to, int64_t stride) {
+  const auto load = [&](int64_t x) {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + x * rows));
+  };
+  const auto store = [&](int64_t y, __m128i four) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to + y * stride), four);
+  };
+  const __m128i a = load(0), b = load(1), c = load(2), d = load(3);
+  const __m128i ab_top = _mm_unpacklo_epi32(a, b), ab_bottom = _mm_unpackhi_epi32(a, b);
+  const __m128i cd_top = _mm_unpacklo_epi32(c, d), cd_bottom = _mm_unpackhi_epi32(c, d);
+  store(0, _mm_unpacklo_epi64(ab_top, cd_top));
+  store(1, _mm_unpackhi_epi64(ab_top, cd_top));
+  store(2, _mm_unpacklo_epi64(ab_bottom, cd_bottom));
+  store(3, _mm_unpackhi_epi64(ab_bottom, cd_bottom));
+}
+
+#else
+
+void write_4x4(const int32_t* from, int64_t rows, int32_t* to, int64_t stride) {
+  write_block(from, rows, to, stride, 4, 4);
+}
+
+#endif
+
 // Writes a buffer of columns to the rows of a plane, `stride` elements apart.
 void write_rows(const int32_t* buffer, int64_t rows, int64_t columns, int32_t* out,
                 int64_t stride) {
   int64_t y = 0;
-  for (; rows - y >= kRowsAtOnce; y += kRowsAtOnce) {
-    for (int64_t x = 0; x < columns; ++x) {
-      const int32_t* const from = buffer + x * rows + y;
-      int32_t* const to = out + y * stride + x;
-      for (int64_t k = 0; k < kRowsAtOnce; ++k) to[k * stride] = from[k];
+  for (; rows - y >= 4; y += 4) {
+    int64_t x = 0;
+    for (; columns - x >= 4; x += 4) {
+      write_4x4(buffer + x * rows + y, rows, out + y * stride + x, stride);
     }
+    write_block(buffer + x * rows + y, rows, out + y * stride + x, stride, 4, columns - x);
   }
-  for (; y < rows; ++y) {
-    for (int64_t x = 0; x < columns; ++x) out[y * stride + x] = buffer[x * rows + y];
-  }
+  write_block(buffer + y, rows, out + y * stride, stride, rows - y, columns);
 }
 
 // Columns [first, last) of a plane, from masks of h rows each.
