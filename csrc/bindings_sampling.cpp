@@ -23,9 +23,17 @@ int64_t pixels_at_ranks(uintptr_t data, int64_t num_bytes, int64_t num_masks, in
       pointer<const int64_t>(ranks), num_ranks, pointer<int64_t>(points), num_threads);
 }
 
+int64_t interior_points(uintptr_t data, int64_t num_bytes, int64_t num_masks, uintptr_t points,
+                        int num_threads) {
+  py::gil_scoped_release release;
+  return sa1b::cpu::interior_points(batch_at(data, num_bytes, num_masks), pointer<int64_t>(points),
+                                    num_threads);
+}
+
 }  // namespace
 
 void bind_sampling(py::module_& m) {
   m.def("boundary_area", &boundary_area);
   m.def("pixels_at_ranks", &pixels_at_ranks);
+  m.def("interior_points", &interior_points);
 }

@@ -27,5 +27,14 @@ int64_t pixels_at_ranks(const Batch& batch, Region region,
                                           // pixel
                         int num_threads);
 
+constexpr int64_t kMaxInteriorRows = 1 << 24;  // of a mask, which bounds the scratch memory
+
+// The pixel of each mask that is farthest from all outside it, in the image or beyond, measured by
+// the larger of the distances in x and in y; of equals the one of the lowest position. kBadShape
+// for more than kMaxInteriorRows rows.
+int64_t interior_points(const Batch& batch,
+                        int64_t* points,  // [N][3] x, y, and that distance; -1, -1, 0 if empty
+                        int num_threads);
+
 }  // namespace cpu
 }  // namespace sa1b

@@ -157,3 +157,6 @@ def pixels_at_ranks(
     num_threads: int,
     /,
 ) -> int: ...
+def interior_points(
+    data: int, num_bytes: int, num_masks: int, points: int, num_threads: int, /
+) -> int: ...

@@ -37,6 +37,7 @@ TEST_OF_OPERATOR = {
     "match": test_matching.test_match_greedy_is_cocos,
     "boundary_area": test_sampling.test_pixels_at_ranks,
     "pixels_at_ranks": test_sampling.test_pixels_at_ranks,
+    "interior_points": test_sampling.test_interior_points,
 }
 
 # Where the arguments of the operators come from: from the batch, or from keywords of `decode`.
@@ -68,7 +69,7 @@ KEYWORDS_OF_PAIR_ARGUMENT = {
 OPERATORS_OF_MODULE = {
     "labels": ("paint_labels", "split_labels"),
     "matching": ("suppress", "match"),
-    "sampling": ("boundary_area", "pixels_at_ranks"),
+    "sampling": ("boundary_area", "pixels_at_ranks", "interior_points"),
 }
 MODULE_OPERATORS = {name for names in OPERATORS_OF_MODULE.values() for name in names}
 PAIR_OPERATORS = ("intersection", "iou", "containment", "intersecting_pairs")

@@ -1,9 +1,5 @@
 """Between masks and label maps, against the plainest NumPy, on every backend."""
 
-import os
-import subprocess
-import sys
-
 import draws
 import numpy as np
 import pytest
@@ -406,29 +402,3 @@ def test_default_device_changes_nothing():
         assert labels.device.type == "cpu"
         again = to_label_map(masks, labels)
     assert torch.equal(again, expected)
-
-
-# --- Memory
-
-
-@pytest.mark.timeout(100)
-@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs clear_refs")
-def test_memory(backend):
-    """No (N, H, W) anywhere: 200 masks of 1001 x 1503 would take 300 MB."""
-    from test_memory import HEAD
-
-    code = (
-        HEAD
-        + """
-batch = fd.pack_rles([box(1001, 1503, i) for i in range(200)])
-check("paint", lambda: fd.labels.to_label_map(batch))
-label_map = fd.labels.to_label_map(batch)
-check("split", lambda: fd.labels.from_label_map(label_map)[0].data)
-check("split columns", lambda: fd.labels.from_label_map(label_map.T)[0].data)
-"""
-    )
-    environment = os.environ | {"SA1B_FASTDECODE_BACKEND": backend}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr

@@ -1,9 +1,6 @@
 """Suppression and matching, against the plainest loops and COCO's own evaluation."""
 
 import builtins
-import os
-import subprocess
-import sys
 
 import draws
 import numpy as np
@@ -376,33 +373,3 @@ def test_opcheck(backend):
     thresholds = torch.tensor([0.5, 0.75], dtype=torch.float64)
     arguments = indices, iou.double(), order, flags, flags, thresholds
     torch.library.opcheck(ops.match.default, arguments)
-
-
-# --- Memory
-
-
-@pytest.mark.timeout(100)
-@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs clear_refs")
-def test_memory(backend):
-    """6,000 masks of which few meet: (N, N) would take 36 MB as bytes, 144 MB as float32."""
-    from test_memory import HEAD
-
-    code = (
-        HEAD
-        + """
-rles = [{"size": [480, 640], "counts": [i * 51, 60, 480 * 640 - i * 51 - 60]} for i in range(6000)]
-batch = fd.pack_rles(rles)
-scores = torch.arange(6000) % 100
-check("nms", lambda: fd.matching.nms(batch, scores, 0.05))
-check("pairs", lambda: fd.matching.iou_pairs(batch, batch, 0.05)[0])
-check("match", lambda: fd.matching.match_greedy(batch, batch, scores))
-assert len(fd.matching.nms(batch, scores, 0.05)) == 3000
-everything = fd.pack_rles([{"size": [480, 640], "counts": [0, 480 * 640]}] * 6000)
-check("all of them meet", lambda: fd.matching.nms(everything, scores, 0.5))
-"""
-    )
-    environment = os.environ | {"SA1B_FASTDECODE_BACKEND": backend}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr

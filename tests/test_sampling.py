@@ -1,9 +1,5 @@
 """Random points and boxes, against dense masks, on every backend."""
 
-import os
-import subprocess
-import sys
-
 import draws
 import numpy as np
 import pytest
@@ -11,7 +7,7 @@ import torch
 from hypothesis import given, settings
 
 import sa1b_fastdecode as fd
-from sa1b_fastdecode.sampling import _REGIONS, sample_boxes, sample_points
+from sa1b_fastdecode.sampling import _REGIONS, interior_points, sample_boxes, sample_points
 
 ops = torch.ops.sa1b_fastdecode
 
@@ -150,6 +146,55 @@ def test_points_of_a_grouped_batch(backend):
     )
 
 
+# --- The most interior pixel
+
+
+def interior_of(mask):
+    """Return x, y and distance: how often the mask can lose all pixels beside others."""
+    distance = np.zeros(mask.shape, int)
+    left = np.asarray(mask, bool)
+    while left.any():
+        distance += left
+        padded = np.pad(left, 1)
+        shifted = [
+            padded[y : y + mask.shape[0], x : x + mask.shape[1]] for y, x in np.ndindex(3, 3)
+        ]
+        left = np.logical_and.reduce(shifted)
+    if not mask.any():
+        return [-1, -1, 0]
+    x, y = np.argwhere(distance.T == distance.max())[0]
+    return [x, y, distance.max()]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (31, 33), (64, 65), (90, 70)], ids=str)
+def test_interior_points(backend, device, size):
+    masks = draws.every_kind(*size, seed=6)
+    masks += [1 - mask for mask in masks]
+    batch = fd.pack_rles([draws.to_rle(mask) for mask in masks]).to(device)
+    points, distance = interior_points(batch)
+    assert (points.dtype, distance.dtype) == (torch.float32, torch.int64)
+    expected = [interior_of(mask) for mask in masks]
+    found = torch.cat([points.nan_to_num(-1), distance[:, None]], 1)
+    assert found.tolist() == expected
+
+
+@given(drawn=draws.sizes_and_counts(), other=draws.sizes_and_counts())
+@settings(max_examples=150)
+def test_interior_points_property(backend, drawn, other):
+    """Two masks one after the other, so that nothing of the first may be left."""
+    rles = [{"size": [h, w], "counts": counts} for h, w, counts in (drawn, other)]
+    found = ops.interior_points(fd.pack_rles(rles).data, 2)
+    assert found.tolist() == [interior_of(fd.decode_rle_batch(rle).numpy()[0]) for rle in rles]
+
+
+def test_interior_points_of_wide_and_high_masks(backend):
+    points, distance = interior_points({"size": [3, 2**20], "counts": [0, 3 * 2**20]})
+    assert (points.tolist(), distance.tolist()) == ([[1, 1]], [2])
+    high = {"size": [2**24 + 1, 1], "counts": [2**24 + 1]}
+    with pytest.raises(ValueError, match=r"mask 1 has more than 2\*\*24 rows"):
+        interior_points([{"size": [2, 2], "counts": [4]}, high])
+
+
 # --- Boxes
 
 
@@ -222,6 +267,7 @@ def test_malformed(backend):
         pixels_at_ranks(batch.data, 1, torch.zeros((1, 2)).long(), 3)
     for call in (
         lambda n: ops.boundary_area(batch.data, n),
+        lambda n: ops.interior_points(batch.data, n),
         lambda n: pixels_at_ranks(batch.data, n, torch.zeros((n, 2)).long(), 0),
     ):
         with pytest.raises(ValueError, match="sizes and offsets"):
@@ -238,6 +284,7 @@ def test_hostile_strings(backend, string):
         x, y = ops.pixels_at_ranks(batch.data, 1, ranks, region)[0].T
         assert ((x >= -1) & (x < 7) & (y >= -1) & (y < 5)).all()
     assert 0 <= int(ops.boundary_area(batch.data, 1)) <= 35
+    assert int(ops.interior_points(batch.data, 1)[0, 2]) <= 3
 
 
 FLAT = fd.pack_rles([draws.to_rle(mask) for mask in draws.every_kind(12, 17)])
@@ -247,6 +294,7 @@ FLAT = fd.pack_rles([draws.to_rle(mask) for mask in draws.every_kind(12, 17)])
 def test_opcheck(backend, batch):
     n = len(batch)
     torch.library.opcheck(ops.boundary_area.default, (batch.data, n))
+    torch.library.opcheck(ops.interior_points.default, (batch.data, n))
     ranks = torch.arange(4).expand(n, 4)
     for region in _REGIONS.values():
         torch.library.opcheck(ops.pixels_at_ranks.default, (batch.data, n, ranks, region))
@@ -278,25 +326,3 @@ def test_compiled():
     torch.manual_seed(0)
     assert torch.equal(compiled(FLAT).nan_to_num(-1), expected.nan_to_num(-1))
     torch.compiler.reset()
-
-
-@pytest.mark.timeout(100)
-@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs clear_refs")
-def test_memory(backend):
-    """No dense mask and no list of runs."""
-    from test_memory import HEAD
-
-    code = (
-        HEAD
-        + """
-batch = fd.pack_rles([noise(1201, 1503)] + [box(1201, 1503, i) for i in range(20)])
-for region in ("foreground", "background", "boundary"):
-    check(region, lambda: fd.sampling.sample_points(batch, 1000, region))
-check("boxes", lambda: fd.sampling.sample_boxes(batch))
-"""
-    )
-    environment = os.environ | {"SA1B_FASTDECODE_BACKEND": backend}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr

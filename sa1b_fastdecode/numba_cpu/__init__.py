@@ -1479,4 +1479,8 @@ def _join_strips(states: Array, strips: int, pixels: int) -> tuple[list[bytes], 
 # These build on what is above.
 from sa1b_fastdecode.numba_cpu.labels import paint_labels, split_labels  # noqa: E402, F401
 from sa1b_fastdecode.numba_cpu.matching import match, suppress  # noqa: E402, F401
-from sa1b_fastdecode.numba_cpu.sampling import boundary_area, pixels_at_ranks  # noqa: E402, F401
+from sa1b_fastdecode.numba_cpu.sampling import (  # noqa: E402, F401
+    boundary_area,
+    interior_points,
+    pixels_at_ranks,
+)

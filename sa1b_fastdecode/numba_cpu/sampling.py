@@ -25,6 +25,8 @@ _OWN, _FROM_LEFT, _FROM_RIGHT, _PART, _NUM_ROWS = range(5)
 _AT, _INNER, _PART_STOP = range(3)
 
 _NONE = 1 << 62  # behind all positions
+_MAX_INTERIOR_ROWS = 1 << 24
+_BAD_SHAPE = -5
 
 
 @jit
@@ -157,6 +159,76 @@ def _pixels_at_ranks(
                 points[i, order[i, k], 1] = position % h
                 k += 1
             before = until
+
+
+@jit
+def _interior_points(data, header, num_masks, begin, stop_mask, points, left, own, reader):
+    for i in range(begin, stop_mask):
+        h = header[2 * i]
+        pixels = h * header[2 * i + 1]
+        end = header[2 * num_masks + i + 1]
+        reader[:] = 0
+        reader[_READ], reader[_FIRST] = header[2 * num_masks + i], 1
+        _read_ahead(data, end, pixels, reader)
+        left[: h + 1] = 0
+        own[: h + 1] = 0
+        # Rows of both columns outside these are zero.
+        left_top, left_bottom, own_top, own_bottom = h, np.int64(0), h, np.int64(0)
+        x, best = np.int64(-2), np.int64(0)
+        points[i, 0] = points[i, 1] = -1
+        _read_run(data, end, pixels, reader, np.int64(0))
+        while reader[_START] != _NONE:
+            start = reader[_START]
+            column = start // h
+            y = start - column * h
+            if column != x:
+                left[left_top + 1 : left_bottom + 1] = 0
+                left_top, left_bottom = h, np.int64(0)
+                if column == x + 1:
+                    left, own = own, left
+                    left_top, left_bottom = own_top, own_bottom
+                else:
+                    own[own_top + 1 : own_bottom + 1] = 0
+                own_top, own_bottom = h, np.int64(0)
+                x = column
+            bottom = min(h, y + reader[_STOP] - start)
+            own_top, own_bottom = min(own_top, y), bottom
+            reader[_START] += bottom - y
+            if reader[_START] == reader[_STOP]:
+                _read_run(data, end, pixels, reader, np.int64(0))
+            above = np.uint32(0)
+            while y < bottom:
+                above = np.uint32(1 + min(above, left[y], left[y + 1]))
+                own[y + 1] = above
+                if np.int64(above) >= 2 * best + 1:
+                    points[i, 0], points[i, 1] = x - best, y - best
+                    best += 1
+                y += 1
+        points[i, 2] = best
+
+
+def interior_points(
+    data: int, num_bytes: int, num_masks: int, points: int, num_threads: int
+) -> int:
+    block = array_at(data, num_bytes, np.uint8)
+    header = read_header(block, num_masks)
+    if header is None:
+        return _BAD_HEADER
+    sizes = header[: 2 * num_masks].reshape(-1, 2)
+    rows = int(sizes[:, 0].max(initial=0))
+    if rows > _MAX_INTERIOR_ROWS:
+        return _BAD_SHAPE
+    result = array_at(points, 3 * num_masks, np.int64).reshape(num_masks, 3)
+    threads = useful_threads(num_threads, num_masks, int(sizes.prod(axis=1).sum()))
+
+    def work(thread: int) -> None:
+        begin, stop = num_masks * thread // threads, num_masks * (thread + 1) // threads
+        left, own = np.zeros((2, rows + 1), np.uint32)
+        reader = np.empty(_READER_SIZE, np.int64)
+        _interior_points(block, header, num_masks, begin, stop, result, left, own, reader)
+
+    in_threads(threads, work)
+    return _OK
 
 
 def boundary_area(data: int, num_bytes: int, num_masks: int, area: int, num_threads: int) -> int:
