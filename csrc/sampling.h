@@ -6,7 +6,7 @@
 namespace sa1b {
 
 // The pixels of a mask that are picked from. Each kind is ordered by position, column by column.
-enum class Region {
+enum class Region : uint8_t {
   kForeground = 0,
   kBackground = 1,
   kBoundary = 2,  // foreground with a pixel of background, or the image's border, above, below,

@@ -204,13 +204,12 @@ class RunWriter {
   static constexpr uint32_t kNone = ~0u;
 
   void begin_run(T value) {
-    int64_t label;
+    auto label = static_cast<int64_t>(value);
     if (maps_->is_signed) {
-      label = static_cast<std::make_signed_t<T>>(value);
-    } else {
-      label = static_cast<int64_t>(value);
-      failed_ = failed_ || label < 0;
+      constexpr int kUnused = 64 - 8 * static_cast<int>(sizeof(T));  // bits, where its sign goes
+      label = static_cast<int64_t>(static_cast<uint64_t>(value) << kUnused) >> kUnused;
     }
+    failed_ = failed_ || (label < 0 && !maps_->is_signed);
     const bool is_background = maps_->has_background && label == maps_->background;
     string_ = is_background ? kNone : strings_->find(label);
   }

@@ -1,4 +1,4 @@
-// Pixels by their rank, against a walk over all pixels of the region.
+// Pixels by their rank, and the most interior ones, against walks over all pixels.
 #include "reference.h"
 #include "sampling.h"
 
@@ -50,6 +50,39 @@ void check(const std::vector<Rle>& rles, int num_threads) {
   }
 }
 
+// By the largest square around every pixel.
+void check_interior(const std::vector<Rle>& rles, int num_threads) {
+  const BatchBlock block(rles);
+  const auto n = static_cast<int64_t>(rles.size());
+  const std::vector<Counts> counts = read_counts(block.batch());
+  const auto points = exactly<int64_t>(3 * n);
+  CHECK(cpu::interior_points(block.batch(), points.get(), num_threads) == kOk);
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t h = rles[i].h, w = rles[i].w;
+    const Pixels mask(h, counts[i]);
+    const auto fits = [&](int64_t x, int64_t y, int64_t reach) {
+      if (x < reach || y < reach || x + reach >= w || y + reach >= h) return false;
+      for (int64_t column = x - reach; column <= x + reach; ++column) {
+        for (int64_t row = y - reach; row <= y + reach; ++row) {
+          if (!mask.at(row, column)) return false;
+        }
+      }
+      return true;
+    };
+    int64_t expected[3] = {-1, -1, 0};
+    for (int64_t x = 0; x < w; ++x) {
+      for (int64_t y = 0; y < h; ++y) {
+        while (fits(x, y, expected[2])) {
+          expected[0] = x;
+          expected[1] = y;
+          ++expected[2];
+        }
+      }
+    }
+    CHECK(std::equal(expected, expected + 3, points.get() + 3 * i));
+  }
+}
+
 }  // namespace
 }  // namespace sa1b::test
 
@@ -65,5 +98,6 @@ int main() {
       for (uint8_t& c : rle.chars) c = random.one_in(5) ? random.byte() : c;
     }
     check(rles, 1 + static_cast<int>(seed % 3));
+    check_interior(rles, 1 + static_cast<int>(seed % 3));
   }
 }
