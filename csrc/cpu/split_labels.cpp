@@ -46,7 +46,7 @@ struct LabelString {
 // The strings of one map.
 class LabelStrings {
  public:
-  explicit LabelStrings(CharStream* stream) : stream_(stream), slots_(kFirstSlots, kFree) {}
+  explicit LabelStrings(CharStream* stream) : stream_(stream), slots_(1 << kFirstSlotBits, kFree) {}
 
   // The number of a label's string.
   uint32_t find(int64_t label) {
@@ -81,11 +81,11 @@ class LabelStrings {
 
  private:
   static constexpr uint32_t kFree = ~0u;
-  static constexpr size_t kFirstSlots = 256;
+  static constexpr int kFirstSlotBits = 8;
 
   size_t hash(int64_t label) const {
-    const uint64_t mixed = static_cast<uint64_t>(label) * 0x9e3779b97f4a7c15ull;
-    return (mixed >> 32) & (slots_.size() - 1);
+    // The highest bits of the product depend on all bits of the label.
+    return (static_cast<uint64_t>(label) * 0x9e3779b97f4a7c15ull) >> (64 - slot_bits_);
   }
 
   uint32_t add(int64_t label, size_t slot) {
@@ -100,6 +100,7 @@ class LabelStrings {
   void grow() {
     std::vector<uint32_t> old(2 * slots_.size(), kFree);
     old.swap(slots_);
+    ++slot_bits_;
     for (const uint32_t index : old) {
       if (index == kFree) continue;
       size_t slot = hash(strings_[index].label);
@@ -137,7 +138,8 @@ class LabelStrings {
 
   CharStream* stream_;  // owns the pieces, which never move
   std::vector<LabelString> strings_;
-  std::vector<uint32_t> slots_;  // a power of two of them; numbers of strings, or kFree
+  std::vector<uint32_t> slots_;  // 2 ** slot_bits_ numbers of strings, or kFree
+  int slot_bits_ = kFirstSlotBits;
 };
 
 // One map of the input.
