@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "bindings_cuda.h"
 #include "cpu/zero_pages.h"
 #include "launch.h"
 
@@ -198,6 +199,21 @@ PYBIND11_MODULE(_C, m) {
       .def_buffer([](sa1b::cpu::ZeroPages& pages) {
         return py::buffer_info(pages.data(), static_cast<py::ssize_t>(pages.num_bytes()));
       });
+  // What sa1b_fastdecode/status.py repeats, for a test to compare.
+  py::dict constants;
+  constants["OK"] = sa1b::kOk;
+  constants["BAD_HEADER"] = sa1b::kBadHeader;
+  constants["BAD_PLANE"] = sa1b::kBadPlane;
+  constants["BAD_WINDOW"] = sa1b::kBadWindow;
+  constants["BAD_SHAPE"] = sa1b::kBadShape;
+  constants["MIXED_SIZES"] = sa1b::kMixedSizes;
+  constants["NOT_GROUPED"] = sa1b::kNotGrouped;
+  constants["INTERSECTION"] = static_cast<int>(sa1b::Pairwise::kIntersection);
+  constants["IOU"] = static_cast<int>(sa1b::Pairwise::kIou);
+  constants["CONTAINMENT"] = static_cast<int>(sa1b::Pairwise::kContainment);
+  constants["MAX_CHARS_PER_COUNT"] = sa1b::kMaxCharsPerCount;
+  constants["MAX_PIXELS"] = sa1b::kMaxPixels;
+  m.attr("constants") = constants;
   m.def("pack", &pack);
   m.def("decode", &decode);
   m.def("regions", &regions);
@@ -210,4 +226,8 @@ PYBIND11_MODULE(_C, m) {
   bind_labels(m);
   bind_matching(m);
   bind_sampling(m);
+#ifdef SA1B_WITH_CUDA
+  py::module_ cuda = m.def_submodule("cuda");
+  bind_cuda(cuda);
+#endif
 }

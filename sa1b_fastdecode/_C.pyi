@@ -2,6 +2,8 @@
 
 from typing import Any
 
+constants: dict[str, int]
+
 class ZeroPages:
     """Memory that reads as zero; supports the buffer protocol."""
 

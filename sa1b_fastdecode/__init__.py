@@ -10,7 +10,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sa1b_fastdecode import labels, matching, sampling
+    from sa1b_fastdecode import data as data
+    from sa1b_fastdecode import evaluation as evaluation
+    from sa1b_fastdecode import labels as labels
+    from sa1b_fastdecode import matching as matching
+    from sa1b_fastdecode import sampling as sampling
+    from sa1b_fastdecode import spatial as spatial
+    from sa1b_fastdecode import visualize as visualize
     from sa1b_fastdecode.dispatch import active_backend, backends
     from sa1b_fastdecode.ops import (
         decode_rle_batch,
@@ -43,8 +49,8 @@ _HOME = {
     "pack_rles": "pack",
 }
 
-# Modules that are public as a whole, likewise.
-_MODULES = ("labels", "matching", "sampling")
+# Packages and modules below this one, which are loaded in the same way.
+_PACKAGES = ("data", "evaluation", "labels", "matching", "sampling", "spatial", "visualize")
 
 __all__ = [
     "RLEBatch",
@@ -53,21 +59,18 @@ __all__ = [
     "backends",
     "decode_rle_batch",
     "encode_masks",
-    "labels",
     "mask_area",
     "mask_bbox",
     "mask_centroid",
     "mask_containment",
     "mask_intersection",
     "mask_iou",
-    "matching",
     "pack_rles",
-    "sampling",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
+    if name in _PACKAGES:
         return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -77,4 +80,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_PACKAGES})

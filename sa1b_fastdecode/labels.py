@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from sa1b_fastdecode import arguments, dispatch, library
+from sa1b_fastdecode import status as status_codes
 from sa1b_fastdecode.grouping import image_of_masks, sort_by_image
 from sa1b_fastdecode.pack import pack_rles
 from sa1b_fastdecode.rle_batch import RLEBatch
@@ -38,9 +39,6 @@ _INTEGERS = {
 }
 
 _INT32 = torch.iinfo(torch.int32)
-
-# Status codes of csrc/labels.h.
-_BAD_SHAPE, _BAD_LABEL = -5, -7
 
 
 def to_label_map(
@@ -191,8 +189,6 @@ def from_label_map(label_map: Any, *, background: int | None = 0) -> tuple[RLEBa
     if isinstance(label_map, Tensor):
         if label_map.layout != torch.strided:
             raise TypeError(f"a label map must be a dense tensor, not one of {label_map.layout}")
-        if label_map.device.type != "cpu":
-            dispatch.kernels(label_map.device.type)
         split = torch.ops.sa1b_fastdecode.split_labels.default
         block, labels, _ = split(label_map, background)
         shape: tuple[int, ...] = tuple(label_map.shape)
@@ -287,11 +283,11 @@ def _paint_labels(
     library.check_data(data)
     *images, height, width = shape
     out = torch.empty(*shape, dtype=torch.int32, device="cpu")
-    status = dispatch.kernels("cpu").paint_labels(
+    status = library.cpu_kernels(data).paint_labels(
         data.data_ptr(),
         data.numel(),
         num_masks,
-        images[0] if images else library._NOT_GROUPED,
+        images[0] if images else status_codes.NOT_GROUPED,
         library.address_of(order, torch.int64, num_masks),
         library.address_of(labels, torch.int32, num_masks),
         background,
@@ -300,9 +296,9 @@ def _paint_labels(
         out.data_ptr(),
         torch.get_num_threads(),
     )
-    if status == library._MIXED_SIZES:
+    if status == status_codes.MIXED_SIZES:
         raise ValueError("the masks of one map must have one size")
-    library.raise_for(status)
+    status_codes.raise_for(status)
     return out
 
 
@@ -314,7 +310,7 @@ def _paint_labels_fake(
     background: int,
     shape: Sequence[int],
 ) -> Tensor:
-    library._check_same_device(data, order, labels)
+    library._check_places(data, order, labels)
     return data.new_empty(shape, dtype=torch.int32)
 
 
@@ -345,9 +341,9 @@ def _split_memory(
         background or 0,
         torch.get_num_threads(),
     )
-    if split == _BAD_SHAPE:
+    if split == status_codes.BAD_SHAPE:
         raise ValueError(f"maps are {height}x{width}; a map has fewer than 2**32 pixels")
-    if split == _BAD_LABEL:
+    if split == status_codes.BAD_LABEL:
         raise ValueError("labels must be below 2**63")
     block, labels, counts = split
     return (
@@ -375,6 +371,7 @@ def _check_map(label_map: Tensor) -> None:
 
 def _split_labels(label_map: Tensor, background: int | None) -> tuple[Tensor, Tensor, Tensor]:
     _check_map(label_map)
+    library.cpu_kernels(label_map)  # not where a kernel of the CPU cannot read
     item_size, is_signed = _INTEGERS[label_map.dtype]
     strides = [item_size * stride for stride in label_map.stride()]
     return _split_memory(

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sa1b_fastdecode import arguments, dispatch, library
+from sa1b_fastdecode import arguments, library
+from sa1b_fastdecode import status as status_codes
 from sa1b_fastdecode.grouping import sort_by_image
 from sa1b_fastdecode.pack import pack_rles
 from sa1b_fastdecode.rle_batch import RLEBatch
@@ -59,6 +60,7 @@ def nms(
         tensor([1, 2])
     """
     batch = pack_rles(masks)
+    batch._pair_shape(batch)
     if metric not in _METRICS:
         raise ValueError(f"metric must be one of {', '.join(_METRICS)}, not {metric!r}")
     if not 0 <= threshold <= 1:
@@ -280,9 +282,9 @@ def _suppress(
         raise ValueError(f"there is no metric {metric}")
     if num_images is not None and num_images < 0:
         raise ValueError(f"num_images must not be negative, but is {num_images}")
-    images = library._NOT_GROUPED if num_images is None else num_images
+    images = status_codes.NOT_GROUPED if num_images is None else num_images
     keep = torch.empty(num_masks, dtype=torch.bool, device="cpu")
-    status = dispatch.kernels("cpu").suppress(
+    status = library.cpu_kernels(data).suppress(
         data.data_ptr(),
         data.numel(),
         num_masks,
@@ -294,7 +296,7 @@ def _suppress(
         keep.data_ptr(),
         torch.get_num_threads(),
     )
-    library._raise_for_pairs(status, data, num_masks, data, num_masks, images)
+    status_codes.raise_for(status)
     return keep
 
 
@@ -307,7 +309,7 @@ def _suppress_fake(
     threshold: float,
     num_images: int | None,
 ) -> Tensor:
-    library._check_same_device(data, order, labels)
+    library._check_places(data, order, labels)
     return data.new_empty(num_masks, dtype=torch.bool)
 
 
@@ -321,7 +323,7 @@ def _match(
 ) -> Tensor:
     matches = torch.empty(len(thresholds), len(order), dtype=torch.int64, device="cpu")
     pairs = pairs.contiguous()
-    status = dispatch.kernels("cpu").match(
+    status = library.cpu_kernels(pairs).match(
         len(iou),
         len(order),
         len(iscrowd),
@@ -334,7 +336,7 @@ def _match(
         library.address_of(thresholds, torch.float64, len(thresholds)),
         matches.data_ptr(),
     )
-    library.raise_for(status)
+    status_codes.raise_for(status)
     return matches
 
 
@@ -346,7 +348,7 @@ def _match_fake(
     ignore: Tensor,
     thresholds: Tensor,
 ) -> Tensor:
-    library._check_same_device(pairs, iou, order, iscrowd, ignore, thresholds)
+    library._check_places(pairs, iou, order, iscrowd, ignore, thresholds)
     return order.new_empty(len(thresholds), len(order))
 
 

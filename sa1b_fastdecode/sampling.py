@@ -15,15 +15,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from sa1b_fastdecode import dispatch, library
+from sa1b_fastdecode import library
+from sa1b_fastdecode import status as status_codes
 from sa1b_fastdecode.pack import pack_rles
 from sa1b_fastdecode.rle_batch import RLEBatch
 
 # As in csrc/sampling.h.
 _REGIONS = {"foreground": 0, "background": 1, "boundary": 2}
-
-# The status code of csrc/launch.h.
-_BAD_SHAPE = -5
 
 Region = Literal["foreground", "background", "boundary"]
 
@@ -171,13 +169,13 @@ def interior_points(masks: Any) -> tuple[Tensor, Tensor]:
 def _interior_points(data: Tensor, num_masks: int) -> Tensor:
     library.check_data(data)
     points = torch.empty(num_masks, 3, dtype=torch.int64, device="cpu")
-    status = dispatch.kernels("cpu").interior_points(
+    status = library.cpu_kernels(data).interior_points(
         data.data_ptr(), data.numel(), num_masks, points.data_ptr(), torch.get_num_threads()
     )
-    if status == _BAD_SHAPE:
+    if status == status_codes.BAD_SHAPE:
         sizes = data[: 16 * num_masks].view(torch.int64)[::2]
         raise ValueError(f"mask {int(sizes.argmax())} has more than 2**24 rows")
-    library.raise_for(status)
+    status_codes.raise_for(status)
     return points
 
 
@@ -188,10 +186,10 @@ def _interior_points_fake(data: Tensor, num_masks: int) -> Tensor:
 def _boundary_area(data: Tensor, num_masks: int) -> Tensor:
     library.check_data(data)
     area = torch.empty(num_masks, dtype=torch.int64, device="cpu")
-    status = dispatch.kernels("cpu").boundary_area(
+    status = library.cpu_kernels(data).boundary_area(
         data.data_ptr(), data.numel(), num_masks, area.data_ptr(), torch.get_num_threads()
     )
-    library.raise_for(status)
+    status_codes.raise_for(status)
     return area
 
 
@@ -204,7 +202,7 @@ def _pixels_at_ranks(data: Tensor, num_masks: int, ranks: Tensor, region: int) -
     _check_ranks(num_masks, ranks, region)
     ranks = ranks.contiguous()
     points = torch.empty(*ranks.shape, 2, dtype=torch.int64, device="cpu")
-    status = dispatch.kernels("cpu").pixels_at_ranks(
+    status = library.cpu_kernels(data).pixels_at_ranks(
         data.data_ptr(),
         data.numel(),
         num_masks,
@@ -214,12 +212,12 @@ def _pixels_at_ranks(data: Tensor, num_masks: int, ranks: Tensor, region: int) -
         points.data_ptr(),
         torch.get_num_threads(),
     )
-    library.raise_for(status)
+    status_codes.raise_for(status)
     return points
 
 
 def _pixels_at_ranks_fake(data: Tensor, num_masks: int, ranks: Tensor, region: int) -> Tensor:
-    library._check_same_device(data, ranks)
+    library._check_places(data, ranks)
     _check_ranks(num_masks, ranks, region)
     return ranks.new_empty((*ranks.shape, 2))
 

@@ -1,4 +1,4 @@
-"""The conformance suite must have a cell for everything that the library offers.
+"""The tests of the operators must have a cell for everything that the library offers.
 
 What there is, is read from the library itself; what is tested, from the parameters of the tests. A
 new operator, keyword, dtype or backend fails here until the suite exercises it.
@@ -8,9 +8,12 @@ import inspect
 
 import conftest
 import pytest
-import test_conformance
+import test_decode
+import test_encode
 import test_labels
 import test_matching
+import test_pairwise
+import test_regions
 import test_sampling
 import torch
 from hypothesis import given
@@ -21,16 +24,17 @@ from sa1b_fastdecode.library import ELEMENTS, VALUES
 
 # Which test runs each operator; it must take the fixture `backend`.
 TEST_OF_OPERATOR = {
-    "decode": test_conformance.test_decode,
-    "decode_out": test_conformance.test_decode_out,
-    "area": test_conformance.test_regions,
-    "bbox": test_conformance.test_regions,
-    "centroid": test_conformance.test_regions,
-    "encode": test_conformance.test_encode,
-    "intersection": test_conformance.test_pairwise,
-    "iou": test_conformance.test_pairwise,
-    "containment": test_conformance.test_pairwise,
-    "intersecting_pairs": test_conformance.test_intersecting_pairs,
+    "decode": test_decode.test_decode,
+    "decode_bits": test_decode.test_decode_bits,
+    "decode_out": test_decode.test_decode_out,
+    "area": test_regions.test_regions,
+    "bbox": test_regions.test_regions,
+    "centroid": test_regions.test_regions,
+    "encode": test_encode.test_encode,
+    "intersection": test_pairwise.test_pairwise,
+    "iou": test_pairwise.test_pairwise,
+    "containment": test_pairwise.test_pairwise,
+    "intersecting_pairs": test_pairwise.test_intersecting_pairs,
     "paint_labels": test_labels.test_to_label_map,
     "split_labels": test_labels.test_from_label_map,
     "suppress": test_matching.test_nms,
@@ -44,6 +48,7 @@ TEST_OF_OPERATOR = {
 KEYWORDS_OF_ARGUMENT = {
     "data": (),
     "num_masks": (),
+    "num_images": (),
     "planes": ("select",),
     "crops": ("crop",),
     "resize": ("size",),
@@ -85,7 +90,7 @@ OPERATORS_OF_FUNCTION = {
     "mask_iou": ("iou",),
     "mask_containment": ("containment",),
 }
-METHODS_ONLY = {"intersecting_pairs"}
+METHODS_ONLY = {"decode_bits", "intersecting_pairs"}
 NOT_OPERATORS = {"RLEBatch", "__version__", "active_backend", "backends", "pack_rles"}
 
 
@@ -118,10 +123,8 @@ def test_every_operator_has_a_test():
 @pytest.mark.parametrize("name", TEST_OF_OPERATOR)
 def test_every_operator_runs_on_every_backend(name):
     assert "backend" in inspect.signature(TEST_OF_OPERATOR[name]).parameters
-    assert [entry.name for entry in dispatch._TABLE] == [
-        *conftest.CPU_BACKENDS,
-        *conftest.DEVICE_BACKENDS,
-    ]
+    backends = [*conftest.CPU_BACKENDS, *conftest.DEVICE_BACKENDS]
+    assert sorted(entry.name for entry in dispatch._TABLE) == sorted(backends)
 
 
 @pytest.mark.parametrize("name", ["decode", "decode_out"])
@@ -136,7 +139,7 @@ def test_every_dtype_and_keyword_is_decoded(name):
 def test_the_property_test_draws_every_keyword():
     drawn = set()
 
-    @given(test_conformance.decodings())
+    @given(test_decode.decodings())
     def draw(decoding):
         drawn.update(decoding.arguments)
 
@@ -155,19 +158,19 @@ def test_every_argument_of_the_operators_is_known():
     assert known == keywords(RLEBatch.decode)
 
 
-@pytest.mark.parametrize("operator", test_conformance.REGIONS)
+@pytest.mark.parametrize("operator", test_regions.REGIONS)
 def test_regions_are_parametrised(operator):
-    assert operator in parameters(test_conformance.test_regions, "operator")
+    assert operator in parameters(test_regions.test_regions, "operator")
     assert callable(getattr(RLEBatch, operator))
 
 
 def test_every_dtype_and_layout_is_encoded():
-    assert set(parameters(test_conformance.test_encode, "dtype")) == set(VALUES)
+    assert set(parameters(test_encode.test_encode, "dtype")) == set(VALUES)
     assert set(ELEMENTS) <= set(VALUES)
-    layouts = list(test_conformance.LAYOUTS.values())
-    for test in (test_conformance.test_encode, test_conformance.test_encode_sizes):
+    layouts = list(test_encode.LAYOUTS.values())
+    for test in (test_encode.test_encode, test_encode.test_encode_sizes):
         assert parameters(test, "arrange") == layouts
-    assert {1} < set(parameters(test_conformance.test_encode_split_masks, "num_threads"))
+    assert {1} < set(parameters(test_encode.test_encode_split_masks, "num_threads"))
     assert keywords(fd.encode_masks) == {"masks", "num_threads"}
 
 
@@ -176,17 +179,17 @@ def test_pairs_are_parametrised(operator):
     method = getattr(RLEBatch, operator)
     exercised = {"other"}
     if operator in METHODS_ONLY:
-        test = test_conformance.test_intersecting_pairs
+        test = test_pairwise.test_intersecting_pairs
     else:
-        test = test_conformance.test_pairwise
+        test = test_pairwise.test_pairwise
         assert operator in parameters(test, "operator")
         assert keywords(method, ("self", "other")) == keywords(
             getattr(fd, f"mask_{operator}"), ("a", "b")
         )
-    assert parameters(test, "name") == list(test_conformance.PAIRS)
+    assert parameters(test, "name") == list(test_pairwise.PAIRS)
     if operator == "iou":
-        assert set(parameters(test_conformance.test_iou_with_crowds, "name")) <= set(
-            test_conformance.PAIRS
+        assert set(parameters(test_pairwise.test_iou_with_crowds, "name")) <= set(
+            test_pairwise.PAIRS
         )
         exercised.add("iscrowd")
     assert keywords(method) == exercised
@@ -208,8 +211,7 @@ def test_methods_and_function_have_the_same_keywords():
 
 
 def test_every_public_function_is_known():
-    names = {*OPERATORS_OF_FUNCTION, *OPERATORS_OF_MODULE}
-    assert set(fd.__all__) == names | NOT_OPERATORS
+    assert set(fd.__all__) == set(OPERATORS_OF_FUNCTION) | NOT_OPERATORS
     covered = {name for names in OPERATORS_OF_FUNCTION.values() for name in names}
     assert covered | METHODS_ONLY | MODULE_OPERATORS == set(TEST_OF_OPERATOR)
 

@@ -6,26 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from sa1b_fastdecode.numba_cpu import (
-    _BAD_HEADER,
-    _BAD_PLANE,
-    _BAD_WINDOW,
-    _MAX_CHARS_PER_COUNT,
-    _MAX_PIXELS,
-    _MIXED_SIZES,
-    _OK,
-    Array,
+from sa1b_fastdecode.numba_cpu.jit import jit
+from sa1b_fastdecode.numba_cpu.memory import Array, array_at, read_header
+from sa1b_fastdecode.numba_cpu.pairwise import _images as images_of
+from sa1b_fastdecode.numba_cpu.runs import next_run, put_value
+from sa1b_fastdecode.numba_cpu.threads import in_threads, useful_threads
+from sa1b_fastdecode.status import (
+    BAD_HEADER,
+    BAD_LABEL,
+    BAD_PLANE,
+    BAD_SHAPE,
+    BAD_WINDOW,
+    MAX_CHARS_PER_COUNT,
+    MAX_PIXELS,
+    MIXED_SIZES,
+    OK,
 )
-from sa1b_fastdecode.numba_cpu import _at as array_at
-from sa1b_fastdecode.numba_cpu import _header as read_header
-from sa1b_fastdecode.numba_cpu import _images as images_of
-from sa1b_fastdecode.numba_cpu import _in_threads as in_threads
-from sa1b_fastdecode.numba_cpu import _jit as jit
-from sa1b_fastdecode.numba_cpu import _next_run as next_run
-from sa1b_fastdecode.numba_cpu import _put as put_value
-from sa1b_fastdecode.numba_cpu import _useful_threads as useful_threads
-
-_BAD_SHAPE, _BAD_LABEL = -5, -7
 
 _BUFFER_PIXELS = 1 << 17
 _MIN_COLUMNS = 128
@@ -104,24 +100,24 @@ def paint_labels(
     header = read_header(block, num_masks)
     counts = None if header is None else images_of(block, header, num_masks, num_images)
     if header is None or counts is None:
-        return _BAD_HEADER
+        return BAD_HEADER
     sizes = header[: 2 * num_masks].reshape(-1, 2)
     ends = np.cumsum(counts)
     begins = ends - counts
     painted = array_at(order, num_masks, np.int64)
     for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
         if (sizes[begin:end] != sizes[begin : begin + 1]).any():
-            return _MIXED_SIZES
+            return MIXED_SIZES
     for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
         if ((painted[begin:end] < begin) | (painted[begin:end] >= end)).any():
-            return _BAD_PLANE
+            return BAD_PLANE
     if (sizes > (out_h, out_w)).any():
-        return _BAD_WINDOW
+        return BAD_WINDOW
     num_planes, pixels = len(counts), out_h * out_w
     values = array_at(labels, num_masks, np.int32)
     planes = array_at(out, num_planes * pixels, np.int32).reshape(num_planes, pixels)
     if planes.size == 0:
-        return _OK
+        return OK
     threads = useful_threads(num_threads, num_planes * out_w, 4 * planes.size)
     parts = 1 if num_planes >= threads else min(max(out_w // _MIN_COLUMNS, 1), threads)
 
@@ -144,7 +140,7 @@ def paint_labels(
             image[h:, first:stop] = background
 
     in_threads(threads, work)
-    return _OK
+    return OK
 
 
 @jit
@@ -203,7 +199,7 @@ def _split_map(columns: Array, background: int | None) -> tuple[Array, Array, Ar
             order = np.delete(order, slice(begin, int(ends[at])))
             ends[at:] -= ends[at] - begin
             labels, ends = np.delete(labels, at), np.delete(ends, at)
-    chars = np.empty(_MAX_CHARS_PER_COUNT * (2 * len(order) + len(labels)), np.uint8)
+    chars = np.empty(MAX_CHARS_PER_COUNT * (2 * len(order) + len(labels)), np.uint8)
     char_ends = np.empty(len(labels), np.int64)
     _put_strings(starts, stops, order, ends, pixels, chars, char_ends)
     used = int(char_ends[-1]) if len(labels) > 0 else 0
@@ -225,8 +221,8 @@ def split_labels(
     background: int,
     num_threads: int,
 ) -> Any:
-    if min(num_maps, h, w) < 0 or max(h, w, h * w) > _MAX_PIXELS:
-        return _BAD_SHAPE
+    if min(num_maps, h, w) < 0 or max(h, w, h * w) > MAX_PIXELS:
+        return BAD_SHAPE
     none = np.empty(0, np.int64)
     split = [(none, none, np.empty(0, np.uint8))] * num_maps
     if num_maps * h * w > 0:
@@ -236,7 +232,7 @@ def split_labels(
         split = [_split_map(each, background if has_background else None) for each in maps]
     labels = np.concatenate([none, *[each[0].astype(np.int64) for each in split]])
     if not is_signed and (labels < 0).any():
-        return _BAD_LABEL
+        return BAD_LABEL
     counts = np.array([len(each[0]) for each in split], np.int64)
     num_masks = len(labels)
     head = 8 * (3 * num_masks + 1 + (3 * num_maps if grouped else 0))

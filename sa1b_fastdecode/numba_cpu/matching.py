@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from sa1b_fastdecode.numba_cpu import (
+from sa1b_fastdecode.numba_cpu.jit import jit
+from sa1b_fastdecode.numba_cpu.memory import array_at
+from sa1b_fastdecode.numba_cpu.pairwise import (
     _AREA,
-    _BAD_PLANE,
     _BOTTOM,
     _LEFT,
-    _OK,
     _RIGHT,
     _TOP,
     _boxes_meet,
     _intersect,
 )
-from sa1b_fastdecode.numba_cpu import _at as array_at
-from sa1b_fastdecode.numba_cpu import _jit as jit
-from sa1b_fastdecode.numba_cpu import _prepare_pairs as prepare_pairs
-
-_IOU = 1
+from sa1b_fastdecode.numba_cpu.pairwise import _prepare_pairs as prepare_pairs
+from sa1b_fastdecode.status import BAD_PLANE, IOU, OK
 
 
 @jit
@@ -32,7 +29,7 @@ def _most_shared(a, b):
 @jit
 def _is_over(kept, other, shared, metric, threshold):
     divisor = other[_AREA]
-    if metric == _IOU:
+    if metric == IOU:
         divisor += kept[_AREA] - shared
     return np.float64(shared) / np.float64(divisor) > threshold
 
@@ -83,12 +80,12 @@ def suppress(
         if (
             (by_score[first : first + n] < first) | (by_score[first : first + n] >= first + n)
         ).any():
-            return _BAD_PLANE
+            return BAD_PLANE
     for first, n in images[:, :2].tolist():
         _suppress(
             *outlines, header, by_score, first, first + n, categories, metric, threshold, kept
         )
-    return _OK
+    return OK
 
 
 @jit
@@ -136,7 +133,7 @@ def match(
         or (rows[1:] < rows[:-1]).any()
         or ((by_score < 0) | (by_score >= num_detections)).any()
     ):
-        return _BAD_PLANE
+        return BAD_PLANE
     first = np.searchsorted(rows, np.arange(num_detections + 1))
     result = array_at(matches, num_thresholds * num_detections, np.int64)
     for threshold, found in zip(
@@ -155,4 +152,4 @@ def match(
             np.empty(num_truths, np.uint8),
             found,
         )
-    return _OK
+    return OK

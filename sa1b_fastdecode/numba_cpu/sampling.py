@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from sa1b_fastdecode.numba_cpu import _BAD_HEADER, _OK
-from sa1b_fastdecode.numba_cpu import _at as array_at
-from sa1b_fastdecode.numba_cpu import _header as read_header
-from sa1b_fastdecode.numba_cpu import _in_threads as in_threads
-from sa1b_fastdecode.numba_cpu import _jit as jit
-from sa1b_fastdecode.numba_cpu import _next_run as next_run
-from sa1b_fastdecode.numba_cpu import _useful_threads as useful_threads
+from sa1b_fastdecode.numba_cpu.jit import jit
+from sa1b_fastdecode.numba_cpu.memory import array_at, read_header
+from sa1b_fastdecode.numba_cpu.runs import next_run
+from sa1b_fastdecode.numba_cpu.threads import in_threads, useful_threads
+from sa1b_fastdecode.status import BAD_HEADER, BAD_SHAPE, OK
 
 _FOREGROUND, _BACKGROUND, _BOUNDARY = range(3)
 
@@ -26,7 +24,6 @@ _AT, _INNER, _PART_STOP = range(3)
 
 _NONE = 1 << 62  # behind all positions
 _MAX_INTERIOR_ROWS = 1 << 24
-_BAD_SHAPE = -5
 
 
 @jit
@@ -213,11 +210,11 @@ def interior_points(
     block = array_at(data, num_bytes, np.uint8)
     header = read_header(block, num_masks)
     if header is None:
-        return _BAD_HEADER
+        return BAD_HEADER
     sizes = header[: 2 * num_masks].reshape(-1, 2)
     rows = int(sizes[:, 0].max(initial=0))
     if rows > _MAX_INTERIOR_ROWS:
-        return _BAD_SHAPE
+        return BAD_SHAPE
     result = array_at(points, 3 * num_masks, np.int64).reshape(num_masks, 3)
     threads = useful_threads(num_threads, num_masks, int(sizes.prod(axis=1).sum()))
 
@@ -228,14 +225,14 @@ def interior_points(
         _interior_points(block, header, num_masks, begin, stop, result, left, own, reader)
 
     in_threads(threads, work)
-    return _OK
+    return OK
 
 
 def boundary_area(data: int, num_bytes: int, num_masks: int, area: int, num_threads: int) -> int:
     block = array_at(data, num_bytes, np.uint8)
     header = read_header(block, num_masks)
     if header is None:
-        return _BAD_HEADER
+        return BAD_HEADER
     result = array_at(area, num_masks, np.int64)
     threads = useful_threads(num_threads, num_masks, 48 * num_bytes)
 
@@ -245,7 +242,7 @@ def boundary_area(data: int, num_bytes: int, num_masks: int, area: int, num_thre
         _boundary_area(block, header, num_masks, begin, stop, result, state)
 
     in_threads(threads, work)
-    return _OK
+    return OK
 
 
 def pixels_at_ranks(
@@ -261,7 +258,7 @@ def pixels_at_ranks(
     block = array_at(data, num_bytes, np.uint8)
     header = read_header(block, num_masks)
     if header is None:
-        return _BAD_HEADER
+        return BAD_HEADER
     shape = (num_masks, num_ranks)
     wanted = array_at(ranks, num_masks * num_ranks, np.int64).reshape(shape)
     result = array_at(points, 2 * num_masks * num_ranks, np.int64).reshape(*shape, 2)
@@ -276,4 +273,4 @@ def pixels_at_ranks(
         )
 
     in_threads(threads, work)
-    return _OK
+    return OK
