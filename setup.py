@@ -37,6 +37,11 @@ def sources(suffix: str) -> list[str]:
     return [str(CSRC / line) for line in lines if line.endswith(suffix)]
 
 
+def bindings() -> list[str]:
+    """Return the paths of the files that know Python; that of CUDA is added where it is built."""
+    return [str(path) for path in sorted(CSRC.glob("bindings*.cpp")) if "cuda" not in path.name]
+
+
 def pybind11_include() -> str:
     """Return where pybind11's headers are; torch brings them along."""
     try:
@@ -142,7 +147,7 @@ setup(
     ext_modules=[
         Extension(
             "sa1b_fastdecode._C",
-            [str(CSRC / "bindings.cpp"), str(CSRC / "bindings_algebra.cpp"), *sources(".cpp")],
+            [*bindings(), *sources(".cpp")],
             include_dirs=[pybind11_include()],
             depends=[str(path) for path in CSRC.rglob("*.*h")],
             extra_compile_args=compile_args(),

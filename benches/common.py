@@ -18,6 +18,7 @@ import torch
 
 from .algebra import OPERATIONS as ALGEBRA
 from .inputs import INPUTS, Sample, load_samples
+from .module_operations import OPERATIONS as MODULE_OPERATIONS
 from .peers import Contender
 
 CPP = ("cpp", "cpp, 2 threads")
@@ -334,6 +335,37 @@ def _noise_pair_case() -> Case:
     )
 
 
+def _module_cases(inputs: str) -> Iterator[Case]:
+    """The operations of `fd.labels`, `fd.matching` and `fd.sampling`."""
+    titles = {
+        "sa1b-100": {
+            "label_map": "painted into an int32 label map",
+            "split_labels": "from a uint8 label map",
+            "split_labels_int32": "from an int32 label map",
+            "points": "10 random points of each",
+            "points_on_boundary": "10 random points on the boundary of each",
+        },
+        "small-1000": {
+            "nms": "non-maximum suppression",
+            "match": "matched to half of them, at 10 thresholds",
+        },
+    }
+    targets = {
+        "split_labels": (within("cpp", "rlemasklib", 1), Target("cpp", limit_ms=6)),
+        "split_labels_int32": (Target("cpp", limit_ms=6),),
+        "nms": (Target("cpp", limit_ms=30),),
+    }
+    for operation, title in titles[inputs].items():
+        yield Case(
+            f"{inputs}-{operation.replace('_', '-')}",
+            title,
+            inputs,
+            operation,
+            tuple(MODULE_OPERATIONS[operation].calls),
+            targets=targets.get(operation, ()),
+        )
+
+
 CASES: dict[str, Case] = {
     case.name: case
     for case in (
@@ -345,6 +377,7 @@ CASES: dict[str, Case] = {
         *_encode_cases("sa1b-100"),
         *_pair_cases("sa1b-100", 10),
         *_algebra_cases(),
+        *_module_cases("sa1b-100"),
         *_decode_cases("sa1b-1", DECODERS),
         *_decode_cases("sa1b-10"),
         *_decode_cases("sa1b-400", ("rlemasklib",)),
@@ -354,6 +387,7 @@ CASES: dict[str, Case] = {
         *(c for c in _small_cases() if c.inputs == "small-1000"),
         *_encode_cases("small-1000"),
         *_pair_cases("small-1000", 1),
+        *_module_cases("small-1000"),
         *(c for c in _small_cases() if c.inputs == "one-64"),
         *_encode_cases("one-64"),
         *_decode_cases("large-10", ("rlemasklib",)),
@@ -410,6 +444,8 @@ class Runner:
                 return partial(contender.iou_of_dicts, sample, self._another(sample))
             case operation if operation in ALGEBRA:
                 return partial(contender.algebra, ALGEBRA[operation], sample)
+            case operation if operation in MODULE_OPERATIONS:
+                return MODULE_OPERATIONS[operation].bind(contender, sample)
             case operation:
                 return partial(getattr(contender, operation), sample)
 
@@ -468,6 +504,8 @@ class Runner:
             case operation if operation in ALGEBRA:
                 if not (contender.name == "rlemasklib" and ALGEBRA[operation].rounds_otherwise):
                     ALGEBRA[operation].check(sample, [rle["counts"] for rle in result])
+            case operation if operation in MODULE_OPERATIONS:
+                MODULE_OPERATIONS[operation].check(sample, result)
 
     def rounds_for(self, seconds: float) -> int:
         affordable = int(self.case.seconds / (seconds * self.case.calls))

@@ -7,7 +7,6 @@
 #include <string_view>
 #include <vector>
 
-#include "bindings_cuda.h"
 #include "cpu/zero_pages.h"
 
 namespace py = pybind11;
@@ -218,8 +217,11 @@ PYBIND11_MODULE(_C, m) {
   m.def("decompress", &decompress);
   m.def("encode", &encode);
   sa1b::bind_algebra(m);
+  sa1b::bind_labels(m);
+  sa1b::bind_matching(m);
+  sa1b::bind_sampling(m);
 #ifdef SA1B_WITH_CUDA
   py::module_ cuda = m.def_submodule("cuda");
-  bind_cuda(cuda);
+  sa1b::bind_cuda(cuda);
 #endif
 }

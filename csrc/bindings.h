@@ -27,6 +27,11 @@ inline pybind11::object to_block(cpu::Encoded& encoded) {
   return block;
 }
 
+// Each adds the functions of its file.
 void bind_algebra(pybind11::module_& m);
+void bind_cuda(pybind11::module_& m);
+void bind_labels(pybind11::module_& m);
+void bind_matching(pybind11::module_& m);
+void bind_sampling(pybind11::module_& m);
 
 }  // namespace sa1b

@@ -1,25 +1,16 @@
 // The CUDA kernels as Python sees them: device, stream, addresses and sizes in; 0, a cudaError_t or
 // a (negative) code of launch.h out. The GIL is released around every launch.
-#include "bindings_cuda.h"
-
-#include "launch.h"
+#include "bindings.h"
 
 namespace py = pybind11;
 
 namespace {
 
+using sa1b::batch_at;
+using sa1b::pointer;
 using sa1b::cuda::Stream;
 
-template <class T>
-T* pointer(uintptr_t address) {
-  return reinterpret_cast<T*>(address);
-}
-
 Stream stream_of(int device, uintptr_t stream) { return {device, pointer<void>(stream)}; }
-
-sa1b::Batch batch_at(uintptr_t data, int64_t num_bytes, int64_t num_masks) {
-  return {pointer<const uint8_t>(data), num_bytes, num_masks};
-}
 
 int64_t decode_workspace(int64_t num_bytes, int64_t num_masks, int64_t num_images) {
   return sa1b::cuda::decode_workspace(batch_at(0, num_bytes, num_masks), num_images);
@@ -125,7 +116,7 @@ int encode_write(int device, uintptr_t stream, uintptr_t data, int64_t num_masks
 
 }  // namespace
 
-void bind_cuda(py::module_& m) {
+void sa1b::bind_cuda(py::module_& m) {
   m.def("describe", &sa1b::cuda::describe);
   m.def("decode_workspace", &decode_workspace);
   m.def("decode", &decode);

@@ -128,3 +128,77 @@ def turn(
     num_threads: int,
     /,
 ) -> bytearray | int: ...
+def paint_labels(
+    data: int,
+    num_bytes: int,
+    num_masks: int,
+    num_images: int,
+    order: int,
+    labels: int,
+    background: int,
+    out_h: int,
+    out_w: int,
+    out: int,
+    num_threads: int,
+    /,
+) -> int: ...
+def split_labels(
+    data: int,
+    num_maps: int,
+    h: int,
+    w: int,
+    map_stride: int,
+    row_stride: int,
+    column_stride: int,
+    item_size: int,
+    is_signed: bool,
+    grouped: bool,
+    has_background: bool,
+    background: int,
+    num_threads: int,
+    /,
+) -> tuple[bytearray, bytearray, bytearray] | int: ...
+def suppress(
+    data: int,
+    num_bytes: int,
+    num_masks: int,
+    num_images: int,
+    order: int,
+    labels: int,
+    metric: int,
+    threshold: float,
+    keep: int,
+    num_threads: int,
+    /,
+) -> int: ...
+def match(
+    num_pairs: int,
+    num_detections: int,
+    num_truths: int,
+    num_thresholds: int,
+    pairs: int,
+    iou: int,
+    order: int,
+    iscrowd: int,
+    ignore: int,
+    thresholds: int,
+    matches: int,
+    /,
+) -> int: ...
+def boundary_area(
+    data: int, num_bytes: int, num_masks: int, area: int, num_threads: int, /
+) -> int: ...
+def pixels_at_ranks(
+    data: int,
+    num_bytes: int,
+    num_masks: int,
+    region: int,
+    ranks: int,
+    num_ranks: int,
+    points: int,
+    num_threads: int,
+    /,
+) -> int: ...
+def interior_points(
+    data: int, num_bytes: int, num_masks: int, points: int, num_threads: int, /
+) -> int: ...

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from sa1b_fastdecode import algebra as algebra
     from sa1b_fastdecode import data as data
     from sa1b_fastdecode import evaluation as evaluation
+    from sa1b_fastdecode import labels as labels
+    from sa1b_fastdecode import matching as matching
+    from sa1b_fastdecode import sampling as sampling
     from sa1b_fastdecode import spatial as spatial
     from sa1b_fastdecode import visualize as visualize
     from sa1b_fastdecode.dispatch import active_backend, backends
@@ -48,7 +51,16 @@ _HOME = {
 }
 
 # Packages and modules below this one, which are loaded in the same way.
-_PACKAGES = ("algebra", "data", "evaluation", "spatial", "visualize")
+_PACKAGES = (
+    "algebra",
+    "data",
+    "evaluation",
+    "labels",
+    "matching",
+    "sampling",
+    "spatial",
+    "visualize",
+)
 
 __all__ = [
     "RLEBatch",

@@ -87,6 +87,26 @@ def _check_table(
     _check_places(data, table)
 
 
+def address_of(values: Tensor, dtype: torch.dtype, numel: int) -> int:
+    """Return where that many values of a type lie on the CPU, one behind the other."""
+    if values.dtype != dtype or not values.is_contiguous() or values.numel() != numel:
+        raise ValueError(f"expected {numel} contiguous values of {dtype}")
+    if values.device.type != "cpu":
+        raise ValueError(f"expected values on the CPU, not on {values.device}")
+    return values.data_ptr()
+
+
+def cpu_kernels(data: Tensor) -> Any:
+    """Return the kernels for an operator that only the CPU has.
+
+    Raises:
+        RuntimeError: ``data`` is elsewhere.
+    """
+    if data.device.type != "cpu":
+        raise RuntimeError(f"nothing in this build does that on {data.device}; use .cpu()")
+    return dispatch.kernels("cpu")
+
+
 def _check_places(data: Tensor, *tables: Tensor | None) -> None:
     """Refuse a meta tensor beside real ones too: torch would take the fake kernel for the real."""
     for table in tables:

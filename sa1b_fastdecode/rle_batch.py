@@ -665,6 +665,26 @@ class RLEBatch:
 
         return algebra.rot90(self, k)
 
+    def to_label_map(
+        self, labels: Any = None, *, on_top: Any = "smallest", background: int = 0
+    ) -> Tensor:
+        """Paint all masks into one map; see :func:`sa1b_fastdecode.labels.to_label_map`."""
+        from sa1b_fastdecode.labels import to_label_map
+
+        return to_label_map(self, labels, on_top=on_top, background=background)
+
+    def sample_points(
+        self,
+        n: int,
+        region: Literal["foreground", "background", "boundary"] = "foreground",
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Draw random pixels; see :func:`sa1b_fastdecode.sampling.sample_points`."""
+        from sa1b_fastdecode.sampling import sample_points
+
+        return sample_points(self, n, region, generator=generator)
+
     def to_coco(
         self, counts: Literal["str", "bytes", "list"] = "str"
     ) -> list[dict[str, Any]] | list[list[dict[str, Any]]]:

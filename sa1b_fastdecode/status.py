@@ -6,6 +6,7 @@ BAD_PLANE = -3  # a plane that shows no mask of the batch
 BAD_WINDOW = -4  # a crop outside its mask, or a plane smaller than its mask
 BAD_SHAPE = -5  # sizes that no mask has
 MIXED_SIZES = -6  # masks of different sizes, which cannot be compared
+BAD_LABEL = -7  # an unsigned label of 2**63 or more
 
 NOT_GROUPED = -1  # in place of a number of images: all pairs are compared
 

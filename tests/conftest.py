@@ -103,7 +103,9 @@ def cpu_backend(request):
 @pytest.fixture
 def device(request):
     """The device that the backend of this test serves."""
-    names = [name for name in ("backend", "fast_backend", "cpu_backend") if name in request.fixturenames]
+    names = [
+        name for name in ("backend", "fast_backend", "cpu_backend") if name in request.fixturenames
+    ]
     backend = request.getfixturevalue(names[0])
     entry = next(entry for entry in dispatch._TABLE if entry.name == backend)
     return torch.device(entry.device)

@@ -11,8 +11,11 @@ import pytest
 import test_algebra
 import test_decode
 import test_encode
+import test_labels
+import test_matching
 import test_pairwise
 import test_regions
+import test_sampling
 import torch
 from hypothesis import given
 
@@ -36,6 +39,13 @@ TEST_OF_OPERATOR = {
     "combine": test_algebra.test_mask_by_mask,
     "place": test_algebra.test_every_operator_of_one_batch,
     "turn": test_algebra.test_every_operator_of_one_batch,
+    "paint_labels": test_labels.test_to_label_map,
+    "split_labels": test_labels.test_from_label_map,
+    "suppress": test_matching.test_nms,
+    "match": test_matching.test_match_greedy_is_cocos,
+    "boundary_area": test_sampling.test_pixels_at_ranks,
+    "pixels_at_ranks": test_sampling.test_pixels_at_ranks,
+    "interior_points": test_sampling.test_interior_points,
 }
 
 # The operators of fd.algebra. Its functions: each in a case of one of the two tests above.
@@ -70,6 +80,14 @@ KEYWORDS_OF_PAIR_ARGUMENT = {
     "iscrowd": ("iscrowd",),
     "shape": (),
 }
+
+# The operators whose functions are in modules of their own.
+OPERATORS_OF_MODULE = {
+    "labels": ("paint_labels", "split_labels"),
+    "matching": ("suppress", "match"),
+    "sampling": ("boundary_area", "pixels_at_ranks", "interior_points"),
+}
+MODULE_OPERATORS = {name for names in OPERATORS_OF_MODULE.values() for name in names}
 PAIR_OPERATORS = ("intersection", "iou", "containment", "intersecting_pairs")
 
 # Functions of the package that compute something, and the operators behind them.
@@ -142,7 +160,7 @@ def test_the_property_test_draws_every_keyword():
 
 def test_every_argument_of_the_operators_is_known():
     for name, schema in operators().items():
-        if name in ALGEBRA:
+        if name in ALGEBRA | MODULE_OPERATORS:
             continue
         known = KEYWORDS_OF_PAIR_ARGUMENT if name in PAIR_OPERATORS else KEYWORDS_OF_ARGUMENT
         for argument in schema.arguments:
@@ -206,7 +224,7 @@ def test_methods_and_function_have_the_same_keywords():
 def test_every_public_function_is_known():
     assert set(fd.__all__) == set(OPERATORS_OF_FUNCTION) | NOT_OPERATORS
     covered = {name for names in OPERATORS_OF_FUNCTION.values() for name in names}
-    assert covered | METHODS_ONLY | ALGEBRA == set(TEST_OF_OPERATOR)
+    assert covered | METHODS_ONLY | ALGEBRA | MODULE_OPERATORS == set(TEST_OF_OPERATOR)
 
 
 def test_every_function_of_algebra_is_known():
@@ -219,3 +237,29 @@ def test_every_function_of_algebra_is_known():
             assert of_method[keyword].default == of_function[keyword].default
     for name in ALGEBRA_FUNCTIONS:
         assert ">>> " in getattr(fd.algebra, name).__doc__, name
+
+
+@pytest.mark.parametrize(
+    ("function", "method"),
+    [
+        (fd.labels.to_label_map, RLEBatch.to_label_map),
+        (fd.sampling.sample_points, RLEBatch.sample_points),
+    ],
+)
+def test_methods_have_the_keywords_of_their_functions(function, method):
+    of_function, of_method = (
+        list(inspect.signature(f).parameters.values()) for f in (function, method)
+    )
+    assert [(p.name, p.kind, p.default) for p in of_function[1:]] == [
+        (p.name, p.kind, p.default) for p in of_method[1:]
+    ]
+
+
+def test_every_choice_of_the_modules_is_exercised():
+    assert set(parameters(test_labels.test_from_label_map, "dtype")) == set(fd.labels._INTEGERS)
+    assert {"smallest", "first", "last"} < {
+        choice if isinstance(choice, str) else "numbers"
+        for choice in parameters(test_labels.test_to_label_map, "on_top")
+    }
+    assert set(parameters(test_sampling.test_sample_points, "region")) == set(fd.sampling._REGIONS)
+    assert set(parameters(test_matching.test_nms, "metric")) == set(fd.matching._METRICS)

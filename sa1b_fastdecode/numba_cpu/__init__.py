@@ -9,22 +9,36 @@ from sa1b_fastdecode.numba_cpu.algebra import combine, place, turn
 from sa1b_fastdecode.numba_cpu.codec import compress, decompress, pack, validate
 from sa1b_fastdecode.numba_cpu.decode import decode
 from sa1b_fastdecode.numba_cpu.encode import encode
+from sa1b_fastdecode.numba_cpu.labels import paint_labels, split_labels
+from sa1b_fastdecode.numba_cpu.matching import match, suppress
 from sa1b_fastdecode.numba_cpu.memory import ZeroPages
 from sa1b_fastdecode.numba_cpu.pairwise import intersecting_pairs, pairwise
 from sa1b_fastdecode.numba_cpu.regions import regions
+from sa1b_fastdecode.numba_cpu.sampling import (
+    boundary_area,
+    interior_points,
+    pixels_at_ranks,
+)
 
 __all__ = [
     "ZeroPages",
+    "boundary_area",
     "combine",
     "compress",
     "decode",
     "decompress",
     "encode",
+    "interior_points",
     "intersecting_pairs",
+    "match",
     "pack",
+    "paint_labels",
     "pairwise",
+    "pixels_at_ranks",
     "place",
     "regions",
+    "split_labels",
+    "suppress",
     "turn",
     "validate",
 ]

@@ -30,7 +30,8 @@ def sources():
     return [*kernels, *emulator, CSRC / "bindings_cuda.cpp", Path(__file__).with_name("module.cpp")]
 
 
-def build(compiler=os.environ.get("CXX", "g++")):
+def build():
+    compiler = os.environ.get("CXX", "g++")
     FOLDER.mkdir(parents=True, exist_ok=True)
     includes = [CSRC, pybind11.get_include(), sysconfig.get_path("include")]
     flags = [*FLAGS, *(f"-I{path}" for path in includes)]
