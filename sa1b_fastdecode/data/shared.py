@@ -1,10 +1,10 @@
 """Memory that the main process and its workers share.
 
 A batch of images takes megabytes, and making as much shared memory anew for each costs as much as
-decoding the JPEGs: every page is cleared, and faults when it is first written. So a worker keeps its
-memory (a slab) and uses it again when the main process has let go of the batch. The first byte of a
-slab says so: the worker sets it, and the main process clears it when nothing refers to the batch's
-storage any more.
+decoding the JPEGs: every page is cleared, and faults when it is first written. So a worker keeps
+its memory (a slab) and uses it again when the main process has let go of the batch. The first byte
+of a slab says so: the worker sets it, and the main process clears it when nothing refers to the
+batch's storage any more.
 """
 
 from __future__ import annotations
