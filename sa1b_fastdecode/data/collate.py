@@ -179,19 +179,20 @@ class Collate:
         """Join samples."""
         epoch = 0 if self.epoch is None else int(self.epoch)
         size = _draw_size(self.out_size(epoch) if callable(self.out_size) else self.out_size)
-        return self._join(batch, size)
+        packing = Packing(self.sends)
+        sealed: SA1BBatch = packing.seal(self._join(batch, size, packing))
+        return sealed
 
-    def _join(self, batch: Sequence[Any], size: Size | None) -> SA1BBatch:
+    def _join(self, batch: Sequence[Any], size: Size | None, packing: Packing) -> SA1BBatch:
         skipped = [sample for sample in batch if isinstance(sample, SkippedSample)]
         samples = [sample for sample in batch if not isinstance(sample, SkippedSample)]
-        packing = Packing(self.sends)
         images, sizes, damaged = self._join_images([s["image"] for s in samples], size, packing)
         if damaged:  # rare, and only where they are to be skipped: begin again without them
             kept = [s for i, s in enumerate(samples) if i not in damaged]
             lost = [SkippedSample(samples[i]["image_id"], why) for i, why in damaged.items()]
-            return self._join([*kept, *skipped, *lost], size)
+            return self._join([*kept, *skipped, *lost], size, packing)
         joined = SA1BBatch(
-            images=packing.seal(images),
+            images=images,
             image_ids=[sample["image_id"] for sample in samples],
             image_sizes=torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2),
             skipped=skipped,
@@ -204,8 +205,8 @@ class Collate:
         if "masks" not in samples[0]:
             return joined
         joined["mask_counts"] = torch.tensor([len(sample["masks"]) for sample in samples])
-        masks = self._join_masks([s["masks"] for s in samples], samples, size, packing)
-        joined["masks"] = packing.seal(masks)
+        masks = [sample["masks"] for sample in samples]
+        joined["masks"] = self._join_masks(masks, samples, size, packing)
         for key in [k for k in samples[0] if k not in ("image", "masks", "image_id")]:
             joined[key] = self._join_values([sample[key] for sample in samples])
         return joined
