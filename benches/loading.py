@@ -333,7 +333,7 @@ def measure_bytes(images: list[tuple[bytes, bytes]]) -> dict[str, float]:
 
 
 def measure_soak(folder: Path) -> dict[str, Any]:
-    """Memory of each worker's own while 2,000 samples pass, and its slope in the second half."""
+    """Memory of each worker while 2,000 samples pass, and its slope in the second half."""
     dataset = fd.data.SA1BDataset(folder, [0], progress=False, cache_bytes=16 << 20)
     loader = fd.data.create_sa1b_dataloader(dataset, BATCH, WORKERS)
     samples, points = 0, []
@@ -342,7 +342,7 @@ def measure_soak(folder: Path) -> dict[str, Any]:
             samples += len(batch["image_ids"])
             if samples % 48 == 0:
                 workers = loader._iterator._workers  # type: ignore[union-attr]
-                points.append((samples, [private_megabytes(w.pid) for w in workers]))
+                points.append((samples, [megabytes(w.pid) for w in workers]))
     late = [(n, max(sizes)) for n, sizes in points if n > SOAK / 2]
     slope = np.polyfit([n for n, _ in late], [size for _, size in late], 1)[0]
     return {
@@ -352,11 +352,11 @@ def measure_soak(folder: Path) -> dict[str, Any]:
     }
 
 
-def private_megabytes(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("RssAnon"):
-            return int(line.split()[1]) / 1024
-    raise ValueError(f"process {pid} does not say how much memory it has")
+def megabytes(pid: int) -> float:
+    """Return the memory that a process has, its own and shared, without that of files."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    sizes = [line.split()[1] for line in lines if line.startswith(("RssAnon", "RssShmem"))]
+    return sum(map(int, sizes)) / 1024
 
 
 def main() -> None:

@@ -100,7 +100,7 @@ def sa1b_collate_fn(
         >>> sample = {"image": image, "masks": masks, "areas": masks.area(), "image_id": "sa_1"}
         >>> batch = fd.data.sa1b_collate_fn([sample, sample])
         >>> batch["masks"], batch["masks"].decode().shape, batch["areas"]
-        (RLEBatch(2 images, 2 masks, 2x3, 108 bytes, cpu), torch.Size([2, 1, 2, 3]), tensor([[2],
+        (RLEBatch(2 images, 2 masks, 2x3, 110 bytes, cpu), torch.Size([2, 1, 2, 3]), tensor([[2],
                 [2]]))
     """
     return Collate(dense=dense, mask_dtype=mask_dtype, out_size=out_size, ragged=ragged)(batch)
@@ -131,7 +131,7 @@ def sampling_collate_fn(
         SA1BBatch: as :func:`sa1b_collate_fn`.
 
     Raises:
-        SampleError, ValueError: as :func:`sa1b_collate_fn`.
+        SampleError, ValueError: as :func:`sa1b_collate_fn`; samples with spatial features.
     """
     collate = Collate(dense=dense, mask_dtype=mask_dtype, out_size=out_size, ragged=ragged)
     return collate([_take_some(s, max_masks_per_sample, weights, generator) for s in batch])
@@ -142,6 +142,11 @@ def _take_some(
 ) -> Any:
     if isinstance(sample, SkippedSample):
         return sample
+    if any(isinstance(value, dict) for value in sample.values()):
+        raise ValueError(
+            "the sample has features of all its masks; let the dataset choose fewer of them, with "
+            "max_masks and mask_choice='random'"
+        )
     num_masks = len(sample["masks"])
     per_mask = [
         key
@@ -200,8 +205,8 @@ class Collate:
         if not samples:  # all of them were skipped
             none = {name: torch.zeros((0, *shape)) for name, _, shape in column_layout(0)}
             counts = torch.zeros(0, dtype=torch.int64)
-            masks = pack_rles([], image_sizes=np.empty((0, 2), np.int64))
-            return SA1BBatch({**joined, **none, "mask_counts": counts, "masks": masks})
+            empty = pack_rles([], image_sizes=np.empty((0, 2), np.int64))
+            return SA1BBatch({**joined, **none, "mask_counts": counts, "masks": empty})
         if "masks" not in samples[0]:
             return joined
         joined["mask_counts"] = torch.tensor([len(sample["masks"]) for sample in samples])

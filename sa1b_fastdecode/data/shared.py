@@ -103,7 +103,7 @@ def _unpack(
 
 
 class Letter:
-    """A small tensor on its way: its bytes, where torch would make a file and send its descriptor."""
+    """A small tensor on its way: its bytes. Torch would make a file and send its descriptor."""
 
     def __init__(self, tensor: Tensor) -> None:
         self._array = tensor.numpy()
