@@ -24,6 +24,7 @@ from typing import Any
 
 import sa1b_fastdecode as fd
 
+from . import spatial  # noqa: F401 - its cases join the others
 from .common import (
     BEST_PEER,
     BEST_TOUCH,
@@ -217,12 +218,22 @@ def describe_target(verdict: dict[str, Any]) -> str:
     return f"{pair}: {measured:.2f}x faster, at least {asked:.2g}x"
 
 
+def write(results: dict[str, Any], path: Path) -> None:
+    """Replace the file in one step; after each case, so that a stopped run keeps what it has."""
+    path.parent.mkdir(exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(results, indent=1) + "\n")
+    part.replace(path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m benches.compare")
     parser.add_argument("--name", help="of the file in benches/results; default: the machine's")
     parser.add_argument("--select", default="", help="regular expression on the names of cases")
     arguments = parser.parse_args()
 
+    default = re.sub(r"\W+", "-", f"{_cpu_model()} {os.cpu_count()} cores".lower())
+    path = RESULTS / f"{arguments.name or default}.json"
     missing = {name: reason for name, who in CONTENDERS.items() if (reason := who.missing())}
     for name, reason in missing.items():
         print(f"left out: {name}: {reason}")
@@ -247,12 +258,9 @@ def main() -> None:
                 continue
             cases[case.name] = summarise(case, measure(case))
             report(cases[case.name])
-
-    default = re.sub(r"\W+", "-", f"{machine['cpu']} {machine['cores']} cores".lower())
-    path = RESULTS / f"{arguments.name or default}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(results, indent=1) + "\n")
-    print(f"\nwritten to {path}")
+            write(results, path)
+    if cases:
+        print(f"\nwritten to {path}")
 
 
 if __name__ == "__main__":

@@ -24,9 +24,15 @@ struct Decode {
   bool resize;           // stretch the window to the plane; else it lies top left, zeros around
   int64_t out_h, out_w;
   void* out;      // [num_planes][out_h][out_w] elements of item_size bytes
-  int item_size;  // 1, 2 or 4
+  int item_size;  // 1, 2 or 4; 0: a bit a pixel, the first of 8 the lowest, rows of whole bytes
   uint32_t one;   // the bits of an element inside the mask; outside it is all zero bits
   bool fresh;     // `out` is a ZeroPages block that nobody has written to
+};
+
+// How the masks of a result are grouped by image.
+struct Images {
+  const int64_t* table = nullptr;  // [num_images][3] number of masks, h, w of each image
+  int64_t num_images = 0;          // 0: not grouped
 };
 
 // What `encode` reads: masks of elements, of which each is foreground or background.
@@ -50,6 +56,22 @@ struct Pairwise {
   const uint8_t* iscrowd;  // [M] nonzero: the union is the area of mask i alone; null: none is
   void* out;               // [rows][columns], grouped: [num_images][rows][columns]; int64 for
                            // kIntersection, else float. Zero before: only what is not is written.
+
+  // Writes element `at`, of a pair with at least one pixel in common; `column` is mask j.
+  SA1B_HD void write(int64_t at, int64_t column, uint32_t area_of_row, uint32_t area_of_column,
+                     uint32_t intersection) const {
+    if (kind == kIntersection) {
+      static_cast<int64_t*>(out)[at] = intersection;
+      return;
+    }
+    uint64_t divisor = area_of_column;
+    if (kind == kIou) {
+      const bool crowd = iscrowd && iscrowd[column];
+      divisor = crowd ? area_of_row : uint64_t{area_of_row} + area_of_column - intersection;
+    }
+    const double quotient = static_cast<double>(intersection) / static_cast<double>(divisor);
+    static_cast<float*>(out)[at] = static_cast<float>(quotient);
+  }
 };
 
 // What `intersecting_pairs` writes: the pairs with a pixel in common, sorted.
@@ -109,4 +131,58 @@ class Encoded {
 int64_t encode(const Dense& dense, int num_threads, Encoded* encoded);
 
 }  // namespace cpu
+
+// On the GPU all pointers are device pointers. A launcher sets the device, allocates nothing, waits
+// for nothing, and returns 0, a cudaError_t, or one of the codes above (negative) for what can be
+// told without reading the batch. Kernels stay inside their buffers whatever the bytes are: a mask
+// whose header contradicts itself, a plane that shows no mask and a crop outside its mask are
+// empty. `workspace` is memory of as many bytes as the function beside says, aligned to 256.
+namespace cuda {
+
+// Where to run.
+struct Stream {
+  int device;
+  void* stream;  // a cudaStream_t
+};
+
+const char* describe(int error);
+
+int64_t decode_workspace(const Batch& batch, int64_t num_images);
+
+// Grouped (num_images is not kNotGrouped, planes is null): as many planes for each image, which
+// show its masks and then nothing. `fresh` is of no concern here.
+int decode(const Batch& batch, int64_t num_images, const Decode& decode, void* workspace,
+           const Stream& stream);
+
+int regions(const Batch& batch, int64_t* area, float* bbox, float* centroid, const Stream& stream);
+
+// For all that follow.
+int64_t pairs_workspace(const Batch& a, const Batch& b, int64_t num_images);
+
+// Pairs of masks of different sizes have no pixel in common.
+int pairwise(const Batch& a, const Batch& b, const Pairwise& pairs, void* workspace,
+             const Stream& stream);
+
+// How many pairs have pixels in common: begins[i] pairs come before those of mask i, begins[N] all.
+int count_pairs(const Batch& a, const Batch& b, int64_t num_images,
+                int64_t* begins,  // [N + 1]
+                void* workspace, const Stream& stream);
+
+// Writes them, with the workspace that `count_pairs` has filled.
+int write_pairs(const Batch& a, const Batch& b, const IntersectingPairs& pairs,
+                const int64_t* begins,  // [N + 1]
+                void* workspace, const Stream& stream);
+
+// Encodes in two steps, since only after the first one is it known how long the strings are: it
+// leaves in the workspace all that the second one needs. Elements are aligned to their size.
+int64_t encode_workspace(const Dense& dense);  // bytes
+int encode_measure(const Dense& dense,
+                   void* workspace,     // [encode_workspace], 256-byte aligned
+                   int64_t* num_chars,  // [1] of all strings
+                   const Stream& stream);
+int encode_write(const Dense& dense, const void* workspace,
+                 uint8_t* block,  // [8*(3*N+1) + num_chars], 8-byte aligned
+                 const Stream& stream);
+
+}  // namespace cuda
 }  // namespace sa1b

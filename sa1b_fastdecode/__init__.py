@@ -10,7 +10,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sa1b_fastdecode import algebra as algebra
     from sa1b_fastdecode import data as data
+    from sa1b_fastdecode import evaluation as evaluation
+    from sa1b_fastdecode import spatial as spatial
+    from sa1b_fastdecode import visualize as visualize
     from sa1b_fastdecode.dispatch import active_backend, backends
     from sa1b_fastdecode.ops import (
         decode_rle_batch,
@@ -43,8 +47,8 @@ _HOME = {
     "pack_rles": "pack",
 }
 
-# Packages below this one, which are loaded in the same way.
-_PACKAGES = ("data",)
+# Packages and modules below this one, which are loaded in the same way.
+_PACKAGES = ("algebra", "data", "evaluation", "spatial", "visualize")
 
 __all__ = [
     "RLEBatch",

@@ -6,10 +6,12 @@ import operator
 from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 Pad: TypeAlias = bool | tuple[int, int]
+Int64Array: TypeAlias = npt.NDArray[np.int64]
 
 _MAX_THREADS = 1024
 
@@ -55,12 +57,39 @@ def as_indices(index: Any, num_masks: int) -> Tensor:
     return torch.where(wrong, num_masks, torch.where(table < 0, table + num_masks, table))
 
 
+def planes_of_images(counts: Tensor, per_image: int) -> Tensor:
+    """Return int64 (B * per_image,): the mask that each plane of a grouped batch shows, or -1."""
+    counts = counts[:, None]
+    place = torch.arange(per_image, device="cpu")
+    return torch.where(place < counts, counts.cumsum(0) - counts + place, -1).flatten()
+
+
 def read_iscrowd(iscrowd: Any, num_masks: int) -> Tensor:
     """Return one bool for each mask from bools or integers."""
     table = _integers(iscrowd, "iscrowd")
     if tuple(table.shape) != (num_masks,):
         raise ValueError(f"iscrowd must have shape ({num_masks},), not {tuple(table.shape)}")
     return (table != 0).contiguous()
+
+
+def read_labels(labels: Any, num_masks: int) -> Tensor:
+    """Return one int64 for each mask."""
+    table = _integers(labels, "labels")
+    if tuple(table.shape) != (num_masks,):
+        raise ValueError(f"labels must have shape ({num_masks},), not {tuple(table.shape)}")
+    return table.to(torch.int64)
+
+
+def read_offsets(offset: Any, num_masks: int) -> Tensor:
+    """Return int64 (N,2) from one offset or one for each mask."""
+    table = _integers(offset, "offset (dy, dx)")
+    if table.dtype == torch.bool:
+        raise TypeError(f"offset (dy, dx) must be integers, not {offset!r}")
+    if tuple(table.shape) not in ((2,), (num_masks, 2)):
+        raise ValueError(
+            f"offset must have shape (2,) or ({num_masks}, 2), not {tuple(table.shape)}"
+        )
+    return table.expand(num_masks, 2)
 
 
 def read_size(size: Any, what: str) -> tuple[int, int]:
@@ -89,6 +118,11 @@ def read_num_threads(num_threads: int | None) -> int:
     if operator.index(num_threads) < 1:
         raise ValueError(f"num_threads must be at least 1, not {num_threads}")
     return min(num_threads, _MAX_THREADS)
+
+
+def largest_sides(sizes: Tensor) -> Tensor:
+    """Return the largest height and width of sizes (N,2), zeros for none."""
+    return sizes.amax(dim=0) if len(sizes) > 0 else sizes.new_zeros(2)
 
 
 def extent_of(sizes: Tensor) -> tuple[int, int, bool]:
@@ -155,3 +189,33 @@ def check_out(
         raise ValueError("out must not require a gradient: what it holds is overwritten")
     if not out.is_contiguous():
         raise ValueError(f"out must be contiguous, but has strides {out.stride()}")
+
+
+def check_comparable(
+    sizes: tuple[Int64Array, Int64Array], masks_of_images: tuple[Int64Array, Int64Array]
+) -> None:
+    """Raise ValueError, naming two masks, where masks that are compared differ in size.
+
+    Sizes (N,2) of the masks of two batches, and how many of them each image has (B,): compared are
+    those of the same image.
+    """
+    counts = masks_of_images
+    image_of_mask = [np.repeat(np.arange(len(count)), count) for count in counts]
+    begins = np.cumsum(counts[0]) - counts[0]
+    both = (counts[0] > 0) & (counts[1] > 0)
+    of_image = np.full((len(both), 2), -1, np.int64)
+    of_image[both] = sizes[0][begins[both]]
+    for which, (side, images) in enumerate(zip(sizes, image_of_mask, strict=True)):
+        differs = both[images] & (side != of_image[images]).any(axis=1)
+        if differs.any():
+            j = int(differs.argmax())
+            image = images[j]
+            i = int(begins[image])
+            where = f"image {image}: " if len(both) > 1 else ""
+            h, w = sizes[0][i].tolist()
+            other_h, other_w = side[j].tolist()
+            k = j - counts[which][:image].sum()
+            raise ValueError(
+                f"{where}masks of different sizes cannot be compared: mask 0 is {h}x{w}, "
+                f"mask {k}{' of other' if which else ''} is {other_h}x{other_w}"
+            )

@@ -125,7 +125,7 @@ def encode_masks(masks: Any, *, num_threads: int | None = None) -> RLEBatch:
         num_threads: default: torch's setting, which is 1 in a DataLoader's workers.
 
     Returns:
-        RLEBatch: N masks of H x W, flat, on the CPU.
+        RLEBatch: N masks of H x W, flat, on the device of ``masks``.
 
     Raises:
         ValueError: a wrong number of dimensions, or masks of 2**32 pixels or more.
@@ -146,8 +146,7 @@ def encode_masks(masks: Any, *, num_threads: int | None = None) -> RLEBatch:
         if masks.layout != torch.strided:
             raise TypeError(f"masks must be a dense tensor, not one of layout {masks.layout}")
         library.check_masks(masks)
-        if masks.device.type != "cpu":
-            dispatch.kernels(masks.device.type)
+        dispatch.operators(masks.device.type)  # raises for a device that has none
         block = _encode(masks, threads)
     else:
         masks = _as_array(masks)
@@ -168,6 +167,23 @@ def _as_array(masks: Any) -> np.ndarray[Any, Any]:
     return np.asarray(masks)
 
 
+def read_masks(masks: Any) -> RLEBatch:
+    """Return masks as an RLEBatch: RLEs of any kind are packed, dense masks encoded.
+
+    Dense is a tensor or an array ``(N, H, W)`` or ``(H, W)``, or a list of such ones.
+    """
+    if _is_dense(masks):
+        return encode_masks(masks)
+    if isinstance(masks, list | tuple) and len(masks) > 0 and _is_dense(masks[0]):
+        return RLEBatch.cat([encode_masks(mask) for mask in masks])
+    return pack_rles(masks)
+
+
+def _is_dense(masks: Any) -> bool:
+    """Whether this is an array of pixels; one-dimensional arrays hold counts or dicts."""
+    return isinstance(masks, Tensor | np.ndarray) and masks.ndim > 1
+
+
 def _encode_array(masks: np.ndarray[Any, Any], num_threads: int) -> Tensor:
     """Encode an array where it lies. As a tensor it could have no negative stride."""
     dtype, item_size = masks.dtype, masks.dtype.itemsize
@@ -175,14 +191,16 @@ def _encode_array(masks: np.ndarray[Any, Any], num_threads: int) -> Tensor:
         raise TypeError(f"masks must be bool, integers or floats, not {dtype}")
     if masks.ndim not in (2, 3):
         raise ValueError(f"masks must have shape (N, H, W) or (H, W), not {masks.shape}")
+    library.check_shape(masks.shape)
     value_bits = (1 << 8 * item_size) - 1
     if dtype.kind == "f":
         value_bits >>= 1  # the sign
     if not dtype.isnative:
         value_bits = int.from_bytes(value_bits.to_bytes(item_size, "little"), "big")
-    return library.encode_memory(
-        masks.ctypes.data, masks.shape, masks.strides, item_size, value_bits, num_threads
+    block: Tensor = dispatch.operators("cpu").encode_memory(
+        masks.ctypes.data, masks.shape, masks.strides, (item_size, value_bits), num_threads
     )
+    return block
 
 
 def mask_intersection(a: Any, b: Any) -> Tensor:
@@ -230,5 +248,13 @@ def mask_containment(a: Any, b: Any) -> Tensor:
 
 def _pack_both(a: Any, b: Any) -> tuple[RLEBatch, RLEBatch]:
     """Pack both; the same masks once, since a batch with itself takes half the time."""
-    first = pack_rles(a)
-    return first, first if b is a else pack_rles(b)
+    first = _pack_named("a", a)
+    return first, first if b is a else _pack_named("b", b)
+
+
+def _pack_named(name: str, rles: Any) -> RLEBatch:
+    """Pack one of two arguments; an error says in which it is."""
+    try:
+        return pack_rles(rles)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"in {name}, {error}") from None

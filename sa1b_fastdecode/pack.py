@@ -10,10 +10,9 @@ import numpy as np
 import torch
 
 from sa1b_fastdecode import dispatch
-from sa1b_fastdecode.rle_batch import Int64Array, RLEBatch
-
-_MAX_PIXELS = 2**32 - 1
-_MAX_CHARS_PER_COUNT = 7
+from sa1b_fastdecode.arguments import Int64Array
+from sa1b_fastdecode.rle_batch import RLEBatch
+from sa1b_fastdecode.status import MAX_CHARS_PER_COUNT, MAX_PIXELS
 
 
 def pack_rles(rles: Any, *, image_sizes: Any = None, validate: bool = True) -> RLEBatch:
@@ -186,7 +185,7 @@ def _read_size(size: Any) -> tuple[int, int]:
         raise TypeError(f"size must be two integers (h, w), not {size!r}") from None
     if h < 0 or w < 0:
         raise ValueError(f"size {h}x{w} is negative")
-    if h * w > _MAX_PIXELS or max(h, w) > _MAX_PIXELS:
+    if h * w > MAX_PIXELS or max(h, w) > MAX_PIXELS:
         raise ValueError(f"size {h}x{w} is too large: a mask has fewer than 2**32 pixels")
     return h, w
 
@@ -236,7 +235,7 @@ def _compress_counts(strings_or_counts: list[Any]) -> list[str | bytes]:
     counts = np.concatenate([np.empty(0, np.uint32), *arrays])
     offsets = np.zeros(len(arrays) + 1, np.int64)
     np.cumsum([len(array) for array in arrays], out=offsets[1:])
-    chars = np.empty(_MAX_CHARS_PER_COUNT * len(counts), np.uint8)
+    chars = np.empty(MAX_CHARS_PER_COUNT * len(counts), np.uint8)
     char_offsets = np.empty(len(arrays) + 1, np.int64)
     dispatch.kernels("cpu").compress(
         counts.ctypes.data,
@@ -258,7 +257,7 @@ def _read_image_sizes(image_sizes: Any, images: list[RLEBatch]) -> Int64Array:
     if table.size and table.dtype.kind not in "iu":
         raise TypeError(f"image_sizes must be integers, not {table.dtype}")
     for i, (image, size) in enumerate(zip(images, table.tolist(), strict=True)):
-        if min(size) < 0 or max(size) > _MAX_PIXELS:
+        if min(size) < 0 or max(size) > MAX_PIXELS:
             raise ValueError(f"image {i}: {size[0]}x{size[1]} is not a size")
         for k, mask_size in enumerate(image.sizes.tolist()):
             if mask_size != size:
@@ -281,10 +280,10 @@ def find_fault(counts: bytes, h: int, w: int) -> str:
         while more:
             if at == len(counts):
                 return f"counts end in the middle of a run length, at character {at}"
-            if at - begin == _MAX_CHARS_PER_COUNT:
+            if at - begin == MAX_CHARS_PER_COUNT:
                 return (
                     f"the run length at character {begin} of counts is longer than "
-                    f"{_MAX_CHARS_PER_COUNT} characters"
+                    f"{MAX_CHARS_PER_COUNT} characters"
                 )
             bits = counts[at] - 48
             if not 0 <= bits < 64:

@@ -1,13 +1,25 @@
 """Every test that takes the fixture ``backend`` runs once on each backend of the library."""
 
+import contextlib
+import importlib
 import os
 import warnings
+import zlib
 
 import pytest
 import torch
+from cuda_on_cpu import build_module
 from hypothesis import HealthCheck, settings
 
 from sa1b_fastdecode import dispatch
+
+pytest.register_assert_rewrite("cases")  # the assertions there explain themselves as well
+
+EMULATED = "cuda-on-cpu"
+if EMULATED not in [entry.name for entry in dispatch._TABLE]:
+    # The last of the CPU's, so that nothing takes it that was not told to.
+    _emulated = dispatch._Entry(EMULATED, "cpu", "emulated", "emulated", build_module.probe)
+    dispatch._TABLE = (*dispatch._TABLE, _emulated)
 
 CPU_BACKENDS = tuple(entry.name for entry in dispatch._TABLE if entry.device == "cpu")
 DEVICE_BACKENDS = tuple(entry.name for entry in dispatch._TABLE if entry.device != "cpu")
@@ -27,6 +39,13 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "ignore:__array__ implementation:DeprecationWarning")
 
 
+def available():
+    """Return the names of the backends that can run here."""
+    return [
+        found.name for found in dispatch.backends() if found.available and found.name != EMULATED
+    ]
+
+
 def require(name):
     """Skip, or fail where the environment promises that this backend is there."""
     found = next(backend for backend in dispatch.backends() if backend.name == name)
@@ -34,6 +53,7 @@ def require(name):
         return found
     promised = {
         "cpp": os.environ.get("SA1B_FASTDECODE_REQUIRE_COMPILED") == "1",
+        EMULATED: os.environ.get("SA1B_FASTDECODE_REQUIRE_COMPILED") == "1",
         "cuda": os.environ.get("FAIL_WITHOUT_CUDA") == "1",
     }
     if promised.get(name if found.device == "cpu" else "cuda", False):
@@ -41,20 +61,50 @@ def require(name):
     pytest.skip(f"backend {name} is not available: {found.detail}")
 
 
+@contextlib.contextmanager
+def poisoned_memory(request):
+    """For the emulator: new tensors are full of 255 or NaN, and each test has its own order."""
+    if request.param != EMULATED:
+        yield
+        return
+    importlib.import_module("emulated").set_seed(zlib.crc32(request.node.nodeid.encode()))
+    torch.use_deterministic_algorithms(True)  # with fill_uninitialized_memory, which is the default
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
 @pytest.fixture(params=CPU_BACKENDS + DEVICE_BACKENDS)
 def backend(request):
     """The name of the backend that the test runs on."""
+    yield from _use(request)
+
+
+def _use(request):
     require(request.param)
     with warnings.catch_warnings():
         # Choosing one that stands in for a missing one warns; here it is chosen on purpose.
         warnings.simplefilter("ignore", RuntimeWarning)
-        with dispatch.use(request.param):
+        with dispatch.use(request.param), poisoned_memory(request):
             yield request.param
 
 
+@pytest.fixture(params=[name for name in CPU_BACKENDS + DEVICE_BACKENDS if name != EMULATED])
+def fast_backend(request):
+    """As ``backend``, for tests of so much work that emulating it takes minutes."""
+    yield from _use(request)
+
+
+@pytest.fixture(params=[name for name in CPU_BACKENDS if name != EMULATED])
+def cpu_backend(request):
+    """As ``backend``, for operators that no GPU has."""
+    yield from _use(request)
+
+
 @pytest.fixture
-def device(backend):
+def device(request):
     """The device that the backend of this test serves."""
+    names = [name for name in ("backend", "fast_backend", "cpu_backend") if name in request.fixturenames]
+    backend = request.getfixturevalue(names[0])
     entry = next(entry for entry in dispatch._TABLE if entry.name == backend)
     return torch.device(entry.device)
 

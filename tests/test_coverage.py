@@ -1,4 +1,4 @@
-"""The conformance suite must have a cell for everything that the library offers.
+"""The tests of the operators must have a cell for everything that the library offers.
 
 What there is, is read from the library itself; what is tested, from the parameters of the tests. A
 new operator, keyword, dtype or backend fails here until the suite exercises it.
@@ -8,7 +8,11 @@ import inspect
 
 import conftest
 import pytest
-import test_conformance
+import test_algebra
+import test_decode
+import test_encode
+import test_pairwise
+import test_regions
 import torch
 from hypothesis import given
 
@@ -18,22 +22,34 @@ from sa1b_fastdecode.library import ELEMENTS, VALUES
 
 # Which test runs each operator; it must take the fixture `backend`.
 TEST_OF_OPERATOR = {
-    "decode": test_conformance.test_decode,
-    "decode_out": test_conformance.test_decode_out,
-    "area": test_conformance.test_regions,
-    "bbox": test_conformance.test_regions,
-    "centroid": test_conformance.test_regions,
-    "encode": test_conformance.test_encode,
-    "intersection": test_conformance.test_pairwise,
-    "iou": test_conformance.test_pairwise,
-    "containment": test_conformance.test_pairwise,
-    "intersecting_pairs": test_conformance.test_intersecting_pairs,
+    "decode": test_decode.test_decode,
+    "decode_bits": test_decode.test_decode_bits,
+    "decode_out": test_decode.test_decode_out,
+    "area": test_regions.test_regions,
+    "bbox": test_regions.test_regions,
+    "centroid": test_regions.test_regions,
+    "encode": test_encode.test_encode,
+    "intersection": test_pairwise.test_pairwise,
+    "iou": test_pairwise.test_pairwise,
+    "containment": test_pairwise.test_pairwise,
+    "intersecting_pairs": test_pairwise.test_intersecting_pairs,
+    "combine": test_algebra.test_mask_by_mask,
+    "place": test_algebra.test_every_operator_of_one_batch,
+    "turn": test_algebra.test_every_operator_of_one_batch,
+}
+
+# The operators of fd.algebra. Its functions: each in a case of one of the two tests above.
+ALGEBRA = {"combine", "place", "turn"}
+ALGEBRA_FUNCTIONS = {
+    *test_algebra.PAIRED,
+    *("complement", "crop", "flip", "merge", "pad", "resize", "rot90", "translate"),
 }
 
 # Where the arguments of the operators come from: from the batch, or from keywords of `decode`.
 KEYWORDS_OF_ARGUMENT = {
     "data": (),
     "num_masks": (),
+    "num_images": (),
     "planes": ("select",),
     "crops": ("crop",),
     "resize": ("size",),
@@ -67,7 +83,7 @@ OPERATORS_OF_FUNCTION = {
     "mask_iou": ("iou",),
     "mask_containment": ("containment",),
 }
-METHODS_ONLY = {"intersecting_pairs"}
+METHODS_ONLY = {"decode_bits", "intersecting_pairs"}
 NOT_OPERATORS = {"RLEBatch", "__version__", "active_backend", "backends", "pack_rles"}
 
 
@@ -100,10 +116,8 @@ def test_every_operator_has_a_test():
 @pytest.mark.parametrize("name", TEST_OF_OPERATOR)
 def test_every_operator_runs_on_every_backend(name):
     assert "backend" in inspect.signature(TEST_OF_OPERATOR[name]).parameters
-    assert [entry.name for entry in dispatch._TABLE] == [
-        *conftest.CPU_BACKENDS,
-        *conftest.DEVICE_BACKENDS,
-    ]
+    backends = [*conftest.CPU_BACKENDS, *conftest.DEVICE_BACKENDS]
+    assert sorted(entry.name for entry in dispatch._TABLE) == sorted(backends)
 
 
 @pytest.mark.parametrize("name", ["decode", "decode_out"])
@@ -118,7 +132,7 @@ def test_every_dtype_and_keyword_is_decoded(name):
 def test_the_property_test_draws_every_keyword():
     drawn = set()
 
-    @given(test_conformance.decodings())
+    @given(test_decode.decodings())
     def draw(decoding):
         drawn.update(decoding.arguments)
 
@@ -128,6 +142,8 @@ def test_the_property_test_draws_every_keyword():
 
 def test_every_argument_of_the_operators_is_known():
     for name, schema in operators().items():
+        if name in ALGEBRA:
+            continue
         known = KEYWORDS_OF_PAIR_ARGUMENT if name in PAIR_OPERATORS else KEYWORDS_OF_ARGUMENT
         for argument in schema.arguments:
             assert argument.name in known, f"{name} has a new {argument.name}"
@@ -135,19 +151,19 @@ def test_every_argument_of_the_operators_is_known():
     assert known == keywords(RLEBatch.decode)
 
 
-@pytest.mark.parametrize("operator", test_conformance.REGIONS)
+@pytest.mark.parametrize("operator", test_regions.REGIONS)
 def test_regions_are_parametrised(operator):
-    assert operator in parameters(test_conformance.test_regions, "operator")
+    assert operator in parameters(test_regions.test_regions, "operator")
     assert callable(getattr(RLEBatch, operator))
 
 
 def test_every_dtype_and_layout_is_encoded():
-    assert set(parameters(test_conformance.test_encode, "dtype")) == set(VALUES)
+    assert set(parameters(test_encode.test_encode, "dtype")) == set(VALUES)
     assert set(ELEMENTS) <= set(VALUES)
-    layouts = list(test_conformance.LAYOUTS.values())
-    for test in (test_conformance.test_encode, test_conformance.test_encode_sizes):
+    layouts = list(test_encode.LAYOUTS.values())
+    for test in (test_encode.test_encode, test_encode.test_encode_sizes):
         assert parameters(test, "arrange") == layouts
-    assert {1} < set(parameters(test_conformance.test_encode_split_masks, "num_threads"))
+    assert {1} < set(parameters(test_encode.test_encode_split_masks, "num_threads"))
     assert keywords(fd.encode_masks) == {"masks", "num_threads"}
 
 
@@ -156,17 +172,17 @@ def test_pairs_are_parametrised(operator):
     method = getattr(RLEBatch, operator)
     exercised = {"other"}
     if operator in METHODS_ONLY:
-        test = test_conformance.test_intersecting_pairs
+        test = test_pairwise.test_intersecting_pairs
     else:
-        test = test_conformance.test_pairwise
+        test = test_pairwise.test_pairwise
         assert operator in parameters(test, "operator")
         assert keywords(method, ("self", "other")) == keywords(
             getattr(fd, f"mask_{operator}"), ("a", "b")
         )
-    assert parameters(test, "name") == list(test_conformance.PAIRS)
+    assert parameters(test, "name") == list(test_pairwise.PAIRS)
     if operator == "iou":
-        assert set(parameters(test_conformance.test_iou_with_crowds, "name")) <= set(
-            test_conformance.PAIRS
+        assert set(parameters(test_pairwise.test_iou_with_crowds, "name")) <= set(
+            test_pairwise.PAIRS
         )
         exercised.add("iscrowd")
     assert keywords(method) == exercised
@@ -190,4 +206,16 @@ def test_methods_and_function_have_the_same_keywords():
 def test_every_public_function_is_known():
     assert set(fd.__all__) == set(OPERATORS_OF_FUNCTION) | NOT_OPERATORS
     covered = {name for names in OPERATORS_OF_FUNCTION.values() for name in names}
-    assert covered | METHODS_ONLY == set(TEST_OF_OPERATOR)
+    assert covered | METHODS_ONLY | ALGEBRA == set(TEST_OF_OPERATOR)
+
+
+def test_every_function_of_algebra_is_known():
+    assert set(fd.algebra.__all__) == ALGEBRA_FUNCTIONS
+    for name in ALGEBRA_FUNCTIONS - set(test_algebra.PAIRED) - {"complement"}:
+        of_method = inspect.signature(getattr(RLEBatch, name)).parameters
+        of_function = inspect.signature(getattr(fd.algebra, name)).parameters
+        assert [*of_method][1:] == [*of_function][1:]
+        for keyword in [*of_method][1:]:
+            assert of_method[keyword].default == of_function[keyword].default
+    for name in ALGEBRA_FUNCTIONS:
+        assert ">>> " in getattr(fd.algebra, name).__doc__, name

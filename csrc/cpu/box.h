@@ -3,14 +3,10 @@
 
 #include <algorithm>
 
+#include "../regions.h"
 #include "count_blocks.h"
 
 namespace sa1b::cpu {
-
-// Rows [top, bottom) and columns [left, right); all zero for an empty mask.
-struct Box {
-  uint32_t top = 0, bottom = 0, left = 0, right = 0;
-};
 
 inline Box find_box(const Mask& mask) {
   Box box;

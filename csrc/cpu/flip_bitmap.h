@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
+#include "../plane_map.h"
 #include "count_blocks.h"
-#include "plane_map.h"
 
 namespace sa1b::cpu {
 
@@ -57,7 +57,7 @@ class FlipBitmap {
   }
 
   // The same where columns and rows are the plane's own. Noise is nothing but such runs.
-  SA1B_ALWAYS_INLINE void flip_run(const Identity&, uint32_t x, uint32_t top, uint32_t bottom,
+  SA1B_ALWAYS_INLINE void flip_run(const Whole&, uint32_t x, uint32_t top, uint32_t bottom,
                                    uint32_t h) {
     x -= tile_.column;
     const uint32_t tile_bottom = tile_.row + tile_.rows;

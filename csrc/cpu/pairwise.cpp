@@ -460,22 +460,6 @@ void parallel_if_long(int64_t items, int num_threads, Work work) {
   parallel_for(items - done, static_cast<int>(worth), [&](int64_t i, int) { work(done + i); });
 }
 
-// Writes what a pair gives; it has at least one pixel in common.
-void write(const Pairwise& pairs, int64_t at, int64_t column, uint32_t area_of_row,
-           uint32_t area_of_column, uint32_t intersection) {
-  if (pairs.kind == Pairwise::kIntersection) {
-    static_cast<int64_t*>(pairs.out)[at] = intersection;
-    return;
-  }
-  uint64_t divisor = area_of_column;
-  if (pairs.kind == Pairwise::kIou) {
-    const bool crowd = pairs.iscrowd && pairs.iscrowd[column];
-    divisor = crowd ? area_of_row : uint64_t{area_of_row} + area_of_column - intersection;
-  }
-  const double quotient = static_cast<double>(intersection) / static_cast<double>(divisor);
-  static_cast<float*>(pairs.out)[at] = static_cast<float>(quotient);
-}
-
 }  // namespace
 
 int64_t pairwise(const Batch& a, const Batch& b, const Pairwise& pairs, int num_threads) {
@@ -502,8 +486,8 @@ int64_t pairwise(const Batch& a, const Batch& b, const Pairwise& pairs, int num_
       const bool itself = sides.is_same && i == j;
       const uint32_t shared = itself ? row.area : intersect(row, column);
       if (shared == 0) return;
-      write(pairs, at(i, j), j, row.area, column.area, shared);
-      if (sides.is_same && !itself) write(pairs, at(j, i), i, column.area, row.area, shared);
+      pairs.write(at(i, j), j, row.area, column.area, shared);
+      if (sides.is_same && !itself) pairs.write(at(j, i), i, column.area, row.area, shared);
     });
   });
   return kOk;

@@ -33,41 +33,20 @@ void bbox_of(const Mask& mask, float* bbox) {  // [4]
   bbox[3] = static_cast<float>(box.bottom - box.top);
 }
 
-// Sum of the integers in [first, last).
-uint64_t sum_of_range(uint64_t first, uint64_t last) {
-  const uint64_t n = last - first, twice_mean = first + last - 1;
-  return (n & 1) ? n * (twice_mean / 2) : (n / 2) * twice_mean;
-}
-
 void centroid_of(const Mask& mask, float* centroid) {  // [2]
-  // Every sum is below 2**63: at most h*w < 2**32 pixels with coordinates below 2**32 / other side.
-  uint64_t area = 0, sum_y = 0, sum_x = 0;
-  const uint64_t h = mask.h;
+  uint64_t area = 0;
+  CoordinateSums sums = {};
   Cursor at(mask.h);
   for_each_run(mask, [&](uint32_t start, uint32_t end) {
     area += end - start;
     at.move_to(start);
-    const uint64_t first_x = at.x(), first_y = at.y();
+    const uint32_t first_x = at.x(), first_y = at.y();
     at.move_to(end - 1);
-    const uint64_t last_x = at.x(), last_y = at.y();
-    if (first_x == last_x) {
-      sum_y += sum_of_range(first_y, last_y + 1);
-      sum_x += first_x * (last_y + 1 - first_y);
-    } else {
-      sum_y += sum_of_range(first_y, h) + sum_of_range(0, last_y + 1);
-      sum_x += first_x * (h - first_y) + last_x * (last_y + 1);
-      if (last_x - first_x > 1) {
-        sum_y += (last_x - first_x - 1) * sum_of_range(0, h);
-        sum_x += h * sum_of_range(first_x + 1, last_x);
-      }
-    }
+    sums.add_run(first_y, first_x, at.y(), at.x(), mask.h);
   });
-  if (area == 0) {
-    centroid[0] = centroid[1] = std::numeric_limits<float>::quiet_NaN();
-    return;
-  }
-  centroid[0] = static_cast<float>(static_cast<double>(sum_y) / static_cast<double>(area));
-  centroid[1] = static_cast<float>(static_cast<double>(sum_x) / static_cast<double>(area));
+  const float none = std::numeric_limits<float>::quiet_NaN();
+  centroid[0] = area ? mean_of(sums.y, area) : none;
+  centroid[1] = area ? mean_of(sums.x, area) : none;
 }
 
 }  // namespace

@@ -1,10 +1,7 @@
-// Fuzzes the kernels: bytes become sizes, options and strings; results are compared with the naive
-// reference. A libFuzzer program, or without it a program that replays the files it is given, or,
-// without files, random inputs.
-#include <fstream>
-#include <iterator>
-
+// Fuzzes what reads strings: bytes become sizes, options and strings; results are compared with the
+// naive reference.
 #include "cpu/zero_pages.h"
+#include "fuzz.h"
 #include "reference.h"
 
 namespace sa1b::test {
@@ -12,42 +9,9 @@ namespace {
 
 constexpr int64_t kLargeMask = 90 * 90;  // pixels of a mask that is no longer looked at in full
 
-// The bytes of an input, one after another, then zeros.
-class Input {
- public:
-  Input(const uint8_t* data, size_t size) : at_(data), end_(data + size) {}
-  int64_t byte() { return at_ == end_ ? 0 : *at_++; }
-  bool flag() { return byte() & 1; }
-  int64_t below(int64_t n) {
-    const int64_t high = byte();
-    return (high << 8 | byte()) % n;
-  }
-  bool empty() const { return at_ == end_; }
-
- private:
-  const uint8_t* at_;
-  const uint8_t* end_;
-};
-
 int64_t read_side(Input& input) {
   const int64_t side = input.byte();
   return side < 200 ? side % 80 : input.below(1 << 16);  // rarely large
-}
-
-// Counts of a mask of that size, else any bytes.
-Chars read_chars(Input& input, int64_t pixels) {
-  if (input.flag()) {
-    Chars chars;
-    for (int64_t n = input.byte(); n > 0; --n) chars.push_back(static_cast<uint8_t>(input.byte()));
-    return chars;
-  }
-  Counts counts;
-  while (pixels > 0) {
-    const int64_t count = input.byte() << input.byte() % 16;
-    counts.push_back(static_cast<uint32_t>(input.empty() ? pixels : std::min(count, pixels)));
-    pixels -= counts.back();
-  }
-  return to_chars(counts);
 }
 
 void check_strings(const std::vector<Rle>& rles, const Batch& batch,
@@ -139,13 +103,14 @@ void run_with_broken_header(const std::vector<Rle>& rles, Input& input) {
   CHECK(cpu::validate(batch) != kBadHeader || status == kBadHeader);
 }
 
-void run(const uint8_t* data, size_t size) {
-  Input input(data, size);
+}  // namespace
+
+void run(Input& input) {
   std::vector<Rle> rles(static_cast<size_t>(input.byte() % 4));
   for (Rle& rle : rles) {
     rle.h = read_side(input);
     rle.w = read_side(input);
-    rle.chars = read_chars(input, rle.h * rle.w);
+    rle.chars = fuzz_chars(input, rle.h * rle.w);
   }
   if (input.flag()) {
     run_with_broken_header(rles, input);
@@ -156,33 +121,6 @@ void run(const uint8_t* data, size_t size) {
   check_strings(rles, block.batch(), counts);
   check_regions(rles, block.batch(), counts);
   check_decode(rles, block.batch(), counts, input);
-  check_pairs_of_one_size(rles);
 }
 
-}  // namespace
 }  // namespace sa1b::test
-
-#if defined(SA1B_LIBFUZZER)
-
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  sa1b::test::run(data, size);
-  return 0;
-}
-
-#else
-
-int main(int argc, char** argv) {
-  for (int i = 1; i < argc; ++i) {
-    std::ifstream file(argv[i], std::ios::binary);
-    const std::vector<char> bytes{std::istreambuf_iterator<char>(file), {}};
-    sa1b::test::run(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
-  }
-  for (uint64_t seed = 0; argc == 1 && seed < 20000; ++seed) {
-    sa1b::test::Random random(seed);
-    std::vector<uint8_t> bytes(static_cast<size_t>(random.below(400)));
-    for (uint8_t& byte : bytes) byte = random.byte();
-    sa1b::test::run(bytes.data(), bytes.size());
-  }
-}
-
-#endif

@@ -143,6 +143,29 @@ class BatchBlock {
   Batch batch_;
 };
 
+// A block of the masks of several images; grouped, a table of images lies before the strings.
+inline std::vector<uint8_t> make_block(const std::vector<std::vector<Rle>>& images, bool grouped) {
+  std::vector<Rle> all;
+  std::vector<int64_t> table;
+  for (const auto& image : images) {
+    all.insert(all.end(), image.begin(), image.end());
+    if (grouped) table.insert(table.end(), {static_cast<int64_t>(image.size()), 0, 0});
+  }
+  const BatchBlock flat(all);
+  const Batch& batch = flat.batch();
+  const auto extra = static_cast<int64_t>(8 * table.size());
+  const int64_t n = batch.num_masks, head = 8 * (3 * n + 1);
+  std::vector<uint8_t> block(batch.data, batch.data + head);
+  for (int64_t i = 0; i <= n; ++i) {
+    const int64_t offset = batch.word(2 * n + i) + extra;
+    memcpy(block.data() + 8 * (2 * n + i), &offset, 8);
+  }
+  const auto* const bytes = reinterpret_cast<const uint8_t*>(table.data());
+  block.insert(block.end(), bytes, bytes + extra);
+  block.insert(block.end(), batch.data + head, batch.data + batch.num_bytes);
+  return block;
+}
+
 // The counts that the library reads from every mask, whatever its bytes are.
 inline std::vector<Counts> read_counts(const Batch& batch) {
   const auto counts = exactly<uint32_t>(batch.num_bytes - 8 * (3 * batch.num_masks + 1));

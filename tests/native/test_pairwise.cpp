@@ -109,29 +109,6 @@ void quotients() {
   }
 }
 
-// A block grouped by image: the table of images lies between the offsets and the strings.
-std::vector<uint8_t> grouped_block(const std::vector<std::vector<Rle>>& images) {
-  std::vector<Rle> all;
-  std::vector<int64_t> table;
-  for (const auto& image : images) {
-    all.insert(all.end(), image.begin(), image.end());
-    table.insert(table.end(), {static_cast<int64_t>(image.size()), 0, 0});
-  }
-  const BatchBlock flat(all);
-  const Batch& batch = flat.batch();
-  const auto extra = static_cast<int64_t>(8 * table.size());
-  const int64_t n = batch.num_masks, head = 8 * (3 * n + 1);
-  std::vector<uint8_t> block(batch.data, batch.data + head);
-  for (int64_t i = 0; i <= n; ++i) {
-    const int64_t offset = batch.word(2 * n + i) + extra;
-    memcpy(block.data() + 8 * (2 * n + i), &offset, 8);
-  }
-  const auto* const bytes = reinterpret_cast<const uint8_t*>(table.data());
-  block.insert(block.end(), bytes, bytes + extra);
-  block.insert(block.end(), batch.data + head, batch.data + batch.num_bytes);
-  return block;
-}
-
 void images() {
   for (uint64_t seed = 0; seed < 200; ++seed) {
     Random random(seed);
@@ -147,7 +124,7 @@ void images() {
         masks[side] += n;
       }
     }
-    const std::vector<uint8_t> blocks[2] = {grouped_block(sides[0]), grouped_block(sides[1])};
+    const std::vector<uint8_t> blocks[2] = {make_block(sides[0], true), make_block(sides[1], true)};
     Batch batches[2];
     for (int side : {0, 1}) {
       const auto size = static_cast<int64_t>(blocks[side].size());

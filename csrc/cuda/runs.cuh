@@ -1,0 +1,82 @@
+// The runs of a batch on the GPU: what `parse` makes of the strings and all others read.
+#pragma once
+
+#include "../launch.h"
+#include "../regions.h"
+#include "launch_kernel.h"
+
+namespace sa1b::cuda {
+
+// The runs of one mask: positions where one run ends and the next begins, background first.
+struct MaskRuns {
+  int64_t begin;      // where its ends begin in `ends`
+  uint32_t num_ends;  // ends[begin ..]; of strings that were validated they never fall
+  uint32_t h, w;      // h*w < 2**32 whatever the header said; 0 where it contradicts itself
+  uint32_t area;
+  Box box;
+};
+
+// Where the runs of a batch lie.
+struct Runs {
+  MaskRuns* masks = nullptr;  // [num_masks]
+  uint32_t* ends = nullptr;   // [num_bytes of the batch]: no string has more counts than characters
+};
+
+// Takes what kernels need in between from the memory that the caller lends; from null it only adds
+// up how much that is.
+class Workspace {
+ public:
+  explicit Workspace(void* memory) : memory_(static_cast<uint8_t*>(memory)) {}
+
+  template <class T>
+  T* take(int64_t n) {
+    T* const taken = memory_ ? reinterpret_cast<T*>(memory_ + num_bytes_) : nullptr;
+    num_bytes_ += (n * static_cast<int64_t>(sizeof(T)) + 255) / 256 * 256;
+    return taken;
+  }
+
+  Runs take_runs(const Batch& batch) {
+    Runs runs;
+    runs.masks = take<MaskRuns>(batch.num_masks);
+    runs.ends = take<uint32_t>(batch.num_bytes);
+    return runs;
+  }
+
+  int64_t num_bytes() const { return num_bytes_; }
+
+ private:
+  uint8_t* memory_;
+  int64_t num_bytes_ = 0;
+};
+
+// Any of them may be null.
+struct RegionOutputs {
+  int64_t* area = nullptr;    // [N] pixels
+  float* bbox = nullptr;      // [N][4] as cpu::regions
+  float* centroid = nullptr;  // [N][2] as cpu::regions
+};
+
+// Finds the runs of all masks.
+cudaError_t parse(const Batch& batch, const Runs& runs, const RegionOutputs& regions,
+                  cudaStream_t stream);
+
+// Of a batch grouped by image: begins[b] masks come before those of image b; begins[num_images]
+// all.
+cudaError_t find_image_begins(const Batch& batch, int64_t num_images,
+                              int64_t* begins,  // [num_images + 1]
+                              cudaStream_t stream);
+
+inline cudaStream_t handle(const Stream& stream) {
+  return static_cast<cudaStream_t>(stream.stream);
+}
+
+// Blocks for that many pieces of work, of which a block takes several if there are more than a grid
+// may have. Tests lower the limit to see that.
+#ifndef SA1B_MAX_GRID
+#define SA1B_MAX_GRID 0x7fffffff
+#endif
+inline uint32_t blocks_for(int64_t pieces) {
+  return static_cast<uint32_t>(pieces < SA1B_MAX_GRID ? pieces : SA1B_MAX_GRID);
+}
+
+}  // namespace sa1b::cuda

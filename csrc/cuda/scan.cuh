@@ -1,0 +1,73 @@
+// Scans over the threads of a warp or of a block, with any associative operator: op(earlier,
+// later). All threads take part; blocks have one dimension, of whole warps.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "launch_kernel.h"
+
+namespace sa1b::cuda {
+
+constexpr uint32_t kAllLanes = ~0u;
+
+__device__ __forceinline__ uint32_t lane_index() { return threadIdx.x % 32; }
+__device__ __forceinline__ uint32_t warp_index() { return threadIdx.x / 32; }
+
+// Calls `shuffle` with each 32 bits of a value of any kind.
+template <class T, class Shuffle>
+__device__ __forceinline__ T shuffled(const T& value, Shuffle shuffle) {
+  static_assert(std::is_trivially_copyable_v<T> && sizeof(T) % 4 == 0, "made of 32-bit words");
+  uint32_t words[sizeof(T) / 4];
+  memcpy(words, &value, sizeof(T));
+  for (uint32_t& word : words) word = shuffle(word);
+  T result;
+  memcpy(&result, words, sizeof(T));
+  return result;
+}
+
+// The value of the lane that lies `distance` lower. Lanes without such a one keep their own.
+template <class T>
+__device__ __forceinline__ T from_lower_lane(const T& value, uint32_t distance) {
+  return shuffled(value, [=](uint32_t word) { return __shfl_up_sync(kAllLanes, word, distance); });
+}
+
+// The value of one lane.
+template <class T>
+__device__ __forceinline__ T from_lane(const T& value, uint32_t lane) {
+  return shuffled(
+      value, [=](uint32_t word) { return __shfl_sync(kAllLanes, word, static_cast<int>(lane)); });
+}
+
+// Of all lanes up to this one.
+template <class T, class Op>
+__device__ __forceinline__ T warp_inclusive_scan(T value, Op op) {
+  for (uint32_t distance = 1; distance < 32; distance *= 2) {
+    const T earlier = from_lower_lane(value, distance);
+    if (lane_index() >= distance) value = op(earlier, value);
+  }
+  return value;
+}
+
+// Of all threads before this one, from `identity` on; `total` of all threads of the block.
+template <uint32_t kThreads, class T, class Op>
+__device__ __forceinline__ T block_exclusive_scan(T value, T identity, Op op, T* total) {
+  constexpr uint32_t kWarps = kThreads / 32;
+  static_assert(kThreads % 32 == 0 && kWarps <= 32, "a warp scans the totals of all warps");
+  SA1B_SHARED(T[kWarps], totals);
+  const T inclusive = warp_inclusive_scan(value, op);
+  if (lane_index() == 31) totals[warp_index()] = inclusive;
+  __syncthreads();
+  // Every warp does this for itself, which saves a barrier.
+  const T of_warps =
+      warp_inclusive_scan(lane_index() < kWarps ? totals[lane_index()] : identity, op);
+  __syncthreads();  // the next call may write
+  *total = from_lane(of_warps, kWarps - 1);
+  const T warps_before = from_lane(of_warps, warp_index() == 0 ? 0 : warp_index() - 1);
+  const T lanes_before = from_lower_lane(inclusive, 1);
+  const T before = lane_index() == 0 ? identity : lanes_before;
+  return warp_index() == 0 ? before : op(warps_before, before);
+}
+
+}  // namespace sa1b::cuda

@@ -1,0 +1,9 @@
+// The CUDA kernels as a Python module that runs them on the CPU, for the tests.
+#include "bindings_cuda.h"
+#include "cuda_on_cpu.h"
+
+PYBIND11_MODULE(_cuda_on_cpu, m) {
+  m.def("set_seed", &sa1b::emulator::set_seed);
+  pybind11::module_ cuda = m.def_submodule("cuda");
+  bind_cuda(cuda);
+}
