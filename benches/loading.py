@@ -39,6 +39,7 @@ BATCH = 4
 DISTINCT = 8  # images; a tar holds each of them many times
 MEMBERS = 22_372  # of a tar of SA-1B
 SOAK = 2000  # samples
+PACKED = "masks packed"
 TARGETS = {  # at least, or with "<" at most
     "masks packed / masks off": (">", 0.90),
     "masks packed / JPEG decoding alone": (">", 0.80),
@@ -129,12 +130,23 @@ def first(samples: list[Any]) -> Any:
 # Measuring
 
 
-def pass_over(loader: Any, consume: Callable[[Any], Any] = lambda batch: None) -> float:
-    """Return the seconds of one pass."""
-    start = time.perf_counter()
-    for batch in loader:
-        consume(batch)
-    return time.perf_counter() - start
+def pass_over(loader: Any, consume: Callable[[Any], Any] | None = None) -> tuple[float, float]:
+    """Return the seconds of one pass, and the processor's seconds of all who took part."""
+    batches = iter(loader)
+    start, before = time.perf_counter(), processor_seconds(loader)
+    for batch in batches:
+        if consume is not None:
+            consume(batch)
+    return time.perf_counter() - start, processor_seconds(loader) - before
+
+
+def processor_seconds(loader: Any) -> float:
+    """Return what this process and the workers have used, which other load changes less."""
+    total = time.process_time()
+    for worker in loader._iterator._workers:
+        user, system = Path(f"/proc/{worker.pid}/stat").read_text().rsplit(")")[1].split()[11:13]
+        total += (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+    return total
 
 
 def median_ms(function: Callable[[], Any], calls: int = 30) -> float:
@@ -147,7 +159,7 @@ def median_ms(function: Callable[[], Any], calls: int = 30) -> float:
 
 
 def measure_loaders(folder: Path, images: list[tuple[bytes, bytes]], rounds: int) -> dict[str, Any]:
-    num_images, few = 96, 8
+    num_images, few = 96, 3
     tar = write_tar(folder / "sa_000000.tar", repeat(images, num_images))
     extracted = folder / "extracted"
     extracted.mkdir()
@@ -165,62 +177,47 @@ def measure_loaders(folder: Path, images: list[tuple[bytes, bytes]], rounds: int
         out = plane.flatten()[: 100 * masks.height * masks.width]
         masks.decode(dtype=torch.float32, out=out.view(1, 100, masks.height, masks.width))
 
-    # Name: loader, what the main process does with a batch, samples in a pass.
     single = {"num_workers": WORKERS, "persistent_workers": True, "prefetch_factor": 1}
-    small = torch.utils.data.Subset(packed, range(few))
-    loaders: dict[str, tuple[Any, Callable[[Any], Any], int]] = {
-        "masks packed": (
-            fd.data.create_sa1b_dataloader(packed, **options), lambda b: None, num_images
-        ),
-        "masks off": (
-            fd.data.create_sa1b_dataloader(masks_off, **options), lambda b: None, num_images
-        ),
-        "JPEG decoding alone": (
-            DataLoader(JpegOnly(index), shuffle=True, persistent_workers=True, **options),
-            lambda b: None,
-            num_images,
-        ),
-        "masks packed, streamed": (
-            fd.data.create_sa1b_dataloader(fd.data.SA1BStream(packed), **options),
-            lambda b: None,
-            num_images,
-        ),
-        "masks packed, then decoded to float32 here": (
-            fd.data.create_sa1b_dataloader(packed, **{**options, "batch_size": 1}),
-            decode,
-            num_images,
-        ),
-        "masks dense float32 from the workers": (
-            fd.data.create_sa1b_dataloader(
-                small, 1, WORKERS, 1, dense=True, mask_dtype=torch.float32
-            ),
-            lambda b: None,
-            few,
-        ),
-        "loader of the documents": (
-            DataLoader(FromTheDocuments(extracted, few), collate_fn=first, **single),
-            lambda b: None,
-            few,
-        ),
-    }  # fmt: skip
+    make = fd.data.create_sa1b_dataloader
+    alone = DataLoader(JpegOnly(index), shuffle=True, persistent_workers=True, **options)
+    stream = fd.data.SA1BStream(packed)
+    some = torch.utils.data.Subset(packed, range(24))
+    documents = DataLoader(FromTheDocuments(extracted, few), collate_fn=first, **single)
+    # Loader, what the main process does with a batch, samples in a pass.
+    loaders: dict[str, tuple[Any, Callable[[Any], Any] | None, int]] = {
+        PACKED: (make(packed, **options), None, num_images),
+        "masks off": (make(masks_off, **options), None, num_images),
+        "JPEG decoding alone": (alone, None, num_images),
+        "masks packed, streamed": (make(stream, **options), None, num_images),
+        "masks packed, then decoded to float32 here": (make(some, 1, WORKERS), decode, 24),
+        "loader of the documents": (documents, None, few),
+    }
     for loader, consume, _ in loaders.values():
         pass_over(loader, consume)  # starts the workers
-    rates: dict[str, list[float]] = {name: [] for name in loaders}
+    names = list(loaders)
+    rates: dict[str, dict[int, float]] = {name: {} for name in names}
+    work: dict[str, dict[int, float]] = {name: {} for name in names}
     for turn in range(rounds):
-        names = list(loaders)
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             loader, consume, count = loaders[name]
             if count == few and turn % 3:
-                rates[name].append(rates[name][-1])  # it takes long
-                continue
-            rates[name].append(count / pass_over(loader, consume))
-            print(f"  {name}: {rates[name][-1]:.1f} samples/s")
-    return {"samples/s": {name: statistics.median(rate) for name, rate in rates.items()}, **{
-        f"masks packed / {name}": statistics.median(
-            ours / other for ours, other in zip(rates["masks packed"], rates[name], strict=True)
-        )
-        for name in list(loaders)[1:]
-    }}  # fmt: skip
+                continue  # it takes long
+            seconds, processor = pass_over(loader, consume)
+            rates[name][turn], work[name][turn] = count / seconds, 1e3 * processor / count
+            print(f"  {name}: {rates[name][turn]:.1f} samples/s, {work[name][turn]:.1f} ms CPU")
+    return {
+        "samples/s": {name: statistics.median(rate.values()) for name, rate in rates.items()},
+        "processor ms a sample": {name: statistics.median(w.values()) for name, w in work.items()},
+        **{f"{PACKED} / {other}": ratio(rates[PACKED], rates[other]) for other in names[1:]},
+        "by processor time": {
+            f"{PACKED} / {other}": ratio(work[other], work[PACKED]) for other in names[1:]
+        },
+    }
+
+
+def ratio(ours: dict[int, float], theirs: dict[int, float]) -> float:
+    """Return the median over the rounds that both took part in."""
+    return statistics.median(ours[turn] / theirs[turn] for turn in ours.keys() & theirs.keys())
 
 
 def check(dataset: fd.data.SA1BDataset, images: list[tuple[bytes, bytes]]) -> None:
@@ -240,14 +237,15 @@ def measure_steps(folder: Path, images: list[tuple[bytes, bytes]]) -> dict[str, 
     index = fd.data.TarIndex.open(folder / "sa_000000.tar")
     jpeg, annotations = images[0]
     pixels = decode_jpeg(jpeg)
-    num_bytes = pixels.nbytes
     dataset = fd.data.SA1BDataset(
         folder, [0], mask_format="rle", cache_size=0, preload_index=False, progress=False
     )
     batch = fd.data.sa1b_collate_fn([dataset[0]])
 
+    buffer = np.empty_like(pixels)
+
     def decode_shared() -> None:
-        storage = torch.UntypedStorage._new_shared(num_bytes)  # type: ignore[no-untyped-call]
+        storage = torch.UntypedStorage._new_shared(pixels.nbytes)  # type: ignore[no-untyped-call]
         shared = torch.empty(0, dtype=torch.uint8).set_(storage).view(pixels.shape)
         decode_jpeg(jpeg, shared.numpy())
 
@@ -256,10 +254,9 @@ def measure_steps(folder: Path, images: list[tuple[bytes, bytes]]) -> dict[str, 
         "read the annotations": median_ms(lambda: index.read(0, "json")),
         "parse, check and pack the annotations": median_ms(lambda: parse_annotations(annotations)),
         "decode the JPEG to memory of its own": median_ms(lambda: decode_jpeg(jpeg)),
+        "decode the JPEG to memory used before": median_ms(lambda: decode_jpeg(jpeg, buffer)),
         "decode the JPEG to new shared memory": median_ms(decode_shared),
-        "pickle the masks of a batch of one": median_ms(
-            lambda: ForkingPickler.dumps(batch["masks"])
-        ),
+        "pickle the masks": median_ms(lambda: ForkingPickler.dumps(batch["masks"])),
         "the whole sample, image decoded": median_ms(lambda: dataset[0]),
     }
 
@@ -282,7 +279,7 @@ def measure_access(folder: Path) -> dict[str, float]:
         index.read(i, "jpg")
     ours = (time.perf_counter() - start) / len(picks)
     start = time.perf_counter()
-    for i in picks[:2000]:
+    for i in picks:
         index.read(index.find(f"sa_{i + 1}"), "jpg")
     by_name = (time.perf_counter() - start) / len(picks)
     theirs = []
@@ -336,7 +333,7 @@ def measure_bytes(images: list[tuple[bytes, bytes]]) -> dict[str, float]:
 
 
 def measure_soak(folder: Path) -> dict[str, Any]:
-    """Anonymous memory of each worker while 2,000 samples pass, and its slope in the second half."""
+    """Memory of each worker while 2,000 samples pass, and its slope in the second half."""
     dataset = fd.data.SA1BDataset(folder, [0], progress=False, cache_bytes=16 << 20)
     loader = fd.data.create_sa1b_dataloader(dataset, BATCH, WORKERS)
     samples, points = 0, []
@@ -345,7 +342,7 @@ def measure_soak(folder: Path) -> dict[str, Any]:
             samples += len(batch["image_ids"])
             if samples % 48 == 0:
                 workers = loader._iterator._workers  # type: ignore[union-attr]
-                points.append((samples, [private_megabytes(w.pid) for w in workers]))
+                points.append((samples, [megabytes(w.pid) for w in workers]))
     late = [(n, max(sizes)) for n, sizes in points if n > SOAK / 2]
     slope = np.polyfit([n for n, _ in late], [size for _, size in late], 1)[0]
     return {
@@ -355,11 +352,11 @@ def measure_soak(folder: Path) -> dict[str, Any]:
     }
 
 
-def private_megabytes(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("RssAnon"):
-            return int(line.split()[1]) / 1024
-    raise ValueError(f"process {pid} does not say how much memory it has")
+def megabytes(pid: int) -> float:
+    """Return the memory that a process has, its own and shared, without that of files."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    sizes = [line.split()[1] for line in lines if line.startswith(("RssAnon", "RssShmem"))]
+    return sum(map(int, sizes)) / 1024
 
 
 def main() -> None:

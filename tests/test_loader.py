@@ -1,6 +1,7 @@
 """Batches hold what the samples hold; every image comes once, also after whatever goes wrong."""
 
 import copy
+import functools
 import itertools
 import json
 import os
@@ -346,6 +347,19 @@ def test_relevance_and_schedules(root):
     assert [next(iter(loader))["images"].shape[2] for _ in range(3)] == [8, 9, 10]
 
 
+def test_a_collate_function_of_the_users(dataset):
+    sampling = functools.partial(sampling_collate_fn, max_masks_per_sample=2, dense=True)
+    loader = create_sa1b_dataloader(dataset, 5, 1, shuffle=False, collate_fn=sampling)
+    batch = next(iter(loader))
+    assert batch["mask_counts"].tolist() == [2, 0, 2, 2, 0]
+    assert torch.equal(batch["masks"].flatten(2).sum(2), batch["areas"])
+    listed = next(iter(create_sa1b_dataloader(dataset, 2, 0, shuffle=False, collate_fn=list)))
+    assert torch.equal(listed[0]["image"], dataset[0]["image"])
+    assert isinstance(listed[0]["masks"], fd.RLEBatch)
+    with pytest.raises(ValueError, match="mask_choice"):
+        sampling_collate_fn([{**dataset[0], "spatial_features": {}}])
+
+
 def test_little_is_sent_for_the_masks(dataset):
     for i in range(7):
         sample = SA1BDataset(dataset.shards.files[0].path.parent, mask_format="rle")[i]
@@ -387,8 +401,8 @@ def test_large_batches_that_are_kept_are_not_written_over(large, method, dense):
 class Watching(SA1BDataset):
     """Whose samples say how many slabs their worker has."""
 
-    def load(self, idx, pipeline=None, keep_jpeg=False):
-        sample = super().load(idx, pipeline, keep_jpeg)
+    def load(self, idx, pipeline=None):
+        sample = super().load(idx, pipeline)
         num_slabs = torch.full((len(sample["areas"]),), len(shared._slabs))
         return {**sample, "num_slabs": num_slabs}
 

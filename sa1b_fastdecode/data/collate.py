@@ -100,7 +100,7 @@ def sa1b_collate_fn(
         >>> sample = {"image": image, "masks": masks, "areas": masks.area(), "image_id": "sa_1"}
         >>> batch = fd.data.sa1b_collate_fn([sample, sample])
         >>> batch["masks"], batch["masks"].decode().shape, batch["areas"]
-        (RLEBatch(2 images, 2 masks, 2x3, 108 bytes, cpu), torch.Size([2, 1, 2, 3]), tensor([[2],
+        (RLEBatch(2 images, 2 masks, 2x3, 110 bytes, cpu), torch.Size([2, 1, 2, 3]), tensor([[2],
                 [2]]))
     """
     return Collate(dense=dense, mask_dtype=mask_dtype, out_size=out_size, ragged=ragged)(batch)
@@ -131,7 +131,7 @@ def sampling_collate_fn(
         SA1BBatch: as :func:`sa1b_collate_fn`.
 
     Raises:
-        SampleError, ValueError: as :func:`sa1b_collate_fn`.
+        SampleError, ValueError: as :func:`sa1b_collate_fn`; samples with spatial features.
     """
     collate = Collate(dense=dense, mask_dtype=mask_dtype, out_size=out_size, ragged=ragged)
     return collate([_take_some(s, max_masks_per_sample, weights, generator) for s in batch])
@@ -142,6 +142,11 @@ def _take_some(
 ) -> Any:
     if isinstance(sample, SkippedSample):
         return sample
+    if any(isinstance(value, dict) for value in sample.values()):
+        raise ValueError(
+            "the sample has features of all its masks; let the dataset choose fewer of them, with "
+            "max_masks and mask_choice='random'"
+        )
     num_masks = len(sample["masks"])
     per_mask = [
         key
@@ -179,19 +184,20 @@ class Collate:
         """Join samples."""
         epoch = 0 if self.epoch is None else int(self.epoch)
         size = _draw_size(self.out_size(epoch) if callable(self.out_size) else self.out_size)
-        return self._join(batch, size)
+        packing = Packing(self.sends)
+        sealed: SA1BBatch = packing.seal(self._join(batch, size, packing))
+        return sealed
 
-    def _join(self, batch: Sequence[Any], size: Size | None) -> SA1BBatch:
+    def _join(self, batch: Sequence[Any], size: Size | None, packing: Packing) -> SA1BBatch:
         skipped = [sample for sample in batch if isinstance(sample, SkippedSample)]
         samples = [sample for sample in batch if not isinstance(sample, SkippedSample)]
-        packing = Packing(self.sends)
         images, sizes, damaged = self._join_images([s["image"] for s in samples], size, packing)
         if damaged:  # rare, and only where they are to be skipped: begin again without them
             kept = [s for i, s in enumerate(samples) if i not in damaged]
             lost = [SkippedSample(samples[i]["image_id"], why) for i, why in damaged.items()]
-            return self._join([*kept, *skipped, *lost], size)
+            return self._join([*kept, *skipped, *lost], size, packing)
         joined = SA1BBatch(
-            images=packing.seal(images),
+            images=images,
             image_ids=[sample["image_id"] for sample in samples],
             image_sizes=torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2),
             skipped=skipped,
@@ -199,13 +205,13 @@ class Collate:
         if not samples:  # all of them were skipped
             none = {name: torch.zeros((0, *shape)) for name, _, shape in column_layout(0)}
             counts = torch.zeros(0, dtype=torch.int64)
-            masks = pack_rles([], image_sizes=np.empty((0, 2), np.int64))
-            return SA1BBatch({**joined, **none, "mask_counts": counts, "masks": masks})
+            empty = pack_rles([], image_sizes=np.empty((0, 2), np.int64))
+            return SA1BBatch({**joined, **none, "mask_counts": counts, "masks": empty})
         if "masks" not in samples[0]:
             return joined
         joined["mask_counts"] = torch.tensor([len(sample["masks"]) for sample in samples])
-        masks = self._join_masks([s["masks"] for s in samples], samples, size, packing)
-        joined["masks"] = packing.seal(masks)
+        masks = [sample["masks"] for sample in samples]
+        joined["masks"] = self._join_masks(masks, samples, size, packing)
         for key in [k for k in samples[0] if k not in ("image", "masks", "image_id")]:
             joined[key] = self._join_values([sample[key] for sample in samples])
         return joined

@@ -181,12 +181,12 @@ class SA1BDataset(Dataset[Any]):
         """
         return self.load(idx)
 
-    def load(self, idx: int, pipeline: Pipeline | None = None, keep_jpeg: bool = False) -> Any:
+    def load(self, idx: int, pipeline: Pipeline | None = None) -> Any:
         """Return a sample as ``dataset[idx]`` does, or with the options of another pipeline."""
         k, i = self.shards.locate(idx)
         shard = self.shards[k]
         try:
-            return self.make_sample(self.read(k, i), k, i, pipeline, keep_jpeg)
+            return self.make_sample(self.read(k, i), k, i, pipeline)
         except SampleError as error:
             if not self.pipeline.skip_errors:
                 raise
@@ -228,10 +228,9 @@ class SA1BDataset(Dataset[Any]):
         k: int,
         i: int,
         pipeline: Pipeline | None = None,
-        keep_jpeg: bool = False,
     ) -> Sample:
         """Return what image i of shard k looks like to users."""
         shard = self.shards[k]
         where = f"{shard.path}: {shard.member(i, 'jpg')}"
         rng = np.random.default_rng([self.seed, self.epoch, k, i])
-        return (pipeline or self.pipeline)(source, where, rng, keep_jpeg)
+        return (pipeline or self.pipeline)(source, where, rng)

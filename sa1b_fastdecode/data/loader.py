@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch.utils.data import (
     Subset,
 )
 
-from sa1b_fastdecode.data.collate import Collate, SA1BBatch, Schedule
+from sa1b_fastdecode.data.collate import Collate, Schedule
 from sa1b_fastdecode.data.dataset import SA1BDataset
 from sa1b_fastdecode.data.pipeline import Pipeline
 from sa1b_fastdecode.data.selection import Key, check_key
@@ -41,6 +41,7 @@ def create_sa1b_dataloader(
     ragged: bool = False,
     mask_choice: Key | None = None,
     mask_weights: Key | None = None,
+    collate_fn: Callable[[list[Any]], Any] | None = None,
     drop_last: bool = False,
     pin_memory: bool | None = None,
     rank: int | None = None,
@@ -65,6 +66,8 @@ def create_sa1b_dataloader(
             sees masks as the dataset gives them out, and what it returns is put into the batch.
         out_size: as there, or a function of the epoch that returns one or more sizes.
         mask_choice, mask_weights: in place of the dataset's.
+        collate_fn: makes a batch of samples whose masks are an RLEBatch, as
+            :func:`sampling_collate_fn`; default: :func:`sa1b_collate_fn` with the options above.
         drop_last: leave out a last batch that is smaller.
         pin_memory: default: where CUDA is present.
         rank, world_size: with ``distributed``; default: what torch.distributed says.
@@ -90,57 +93,39 @@ def create_sa1b_dataloader(
     """
     source = _find_source(dataset)
     pipeline = source.pipeline.for_loader(dense).limited(max_masks_per_sample)
-    return make_loader(
-        dataset,
-        _choose_by(pipeline, mask_choice, mask_weights),
-        Collate(
+    pipeline = _choose_by(pipeline, mask_choice, mask_weights)
+    ranks = _find_ranks(distributed, rank, world_size)
+    if num_workers > 0:
+        options = {"persistent_workers": True, "prefetch_factor": prefetch_factor, **options}
+    if pin_memory is None:
+        pin_memory = torch.cuda.device_count() > 0  # asks without initializing CUDA
+    if collate_fn is None:
+        # Images stay encoded for it: it decodes them into their places.
+        pipeline = replace(pipeline, keep_jpeg=True)
+        collate_fn = Collate(
             dense=dense,
             mask_dtype=mask_dtype or source.pipeline.mask_dtype,
             out_size=out_size,
             ragged=ragged,
             epoch=source._epoch,
             sends=True,
-        ),
+        )
+    if isinstance(dataset, SA1BStream):
+        data: Any = dataset.for_loader(pipeline, *(ranks or (dataset.rank, dataset.world_size)))
+    else:
+        data = LoaderView(dataset, pipeline)
+        rank, world_size = ranks or (0, 1)
+        options["sampler"] = _ResumableSampler(
+            data, world_size, rank, shuffle, source.seed, drop_last
+        )
+    return SA1BDataLoader(
+        data,
         batch_size=batch_size,
         num_workers=num_workers,
-        prefetch_factor=prefetch_factor,
-        shuffle=shuffle,
-        ranks=_find_ranks(distributed, rank, world_size),
+        collate_fn=collate_fn,
         drop_last=drop_last,
         pin_memory=pin_memory,
         **options,
-    )
-
-
-def make_loader(
-    dataset: Dataset[Any],
-    pipeline: Pipeline,
-    collate: Collate,
-    *,
-    batch_size: int,
-    num_workers: int,
-    prefetch_factor: int,
-    shuffle: bool,
-    ranks: tuple[int, int] | None,
-    drop_last: bool,
-    pin_memory: bool | None,
-    **options: Any,
-) -> SA1BDataLoader:
-    """Make a loader from what has been decided."""
-    if num_workers > 0:
-        options = {"persistent_workers": True, "prefetch_factor": prefetch_factor, **options}
-    if pin_memory is None:
-        pin_memory = torch.cuda.device_count() > 0  # asks without initializing CUDA
-    options |= {"num_workers": num_workers, "collate_fn": collate, "pin_memory": pin_memory}
-    if isinstance(dataset, SA1BStream):
-        rank, world_size = ranks or (dataset.rank, dataset.world_size)
-        stream = dataset.for_loader(pipeline, rank, world_size)
-        return SA1BDataLoader(stream, batch_size=batch_size, drop_last=drop_last, **options)
-    view = LoaderView(dataset, pipeline)
-    rank, world_size = ranks or (0, 1)
-    sampler = _ResumableSampler(view, world_size, rank, shuffle, view.source.seed, drop_last)
-    return SA1BDataLoader(
-        view, batch_size=batch_size, sampler=sampler, drop_last=drop_last, **options
     )
 
 
@@ -212,7 +197,7 @@ class LoaderView(Dataset[Any]):
         dataset: Any = self.dataset
         while isinstance(dataset, Subset):
             idx, dataset = dataset.indices[idx], dataset.dataset
-        return dataset.load(idx, replace(self._pipeline, max_masks=self.max_masks), keep_jpeg=True)
+        return dataset.load(idx, replace(self._pipeline, max_masks=self.max_masks))
 
 
 class _ResumableSampler(DistributedSampler[Any]):
@@ -295,14 +280,14 @@ class SA1BDataLoader(DataLoader[Any]):
 class _Batches:
     """One pass over a loader, which counts."""
 
-    def __init__(self, loader: SA1BDataLoader, batches: Iterator[SA1BBatch]) -> None:
+    def __init__(self, loader: SA1BDataLoader, batches: Iterator[Any]) -> None:
         self._loader = loader
         self._batches = batches
 
     def __iter__(self) -> _Batches:
         return self
 
-    def __next__(self) -> SA1BBatch:
+    def __next__(self) -> Any:
         try:
             batch = next(self._batches)
         except Exception as error:

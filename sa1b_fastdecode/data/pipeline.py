@@ -41,6 +41,8 @@ class Pipeline:
     skip_errors: bool
     # Adds to a sample what is computed from its masks.
     features: Callable[[RLEBatch], Sample] | None = None
+    # Leave images as EncodedImages where no transform wants to see them.
+    keep_jpeg: bool = False
 
     def __post_init__(self) -> None:
         if self.mask_format not in ("dense", "rle", "none"):
@@ -71,16 +73,13 @@ class Pipeline:
         limits = [limit for limit in (self.max_masks, max_masks) if limit is not None]
         return replace(self, max_masks=min(limits, default=None))
 
-    def __call__(
-        self, source: CompressedSample, where: str, rng: np.random.Generator, keep_jpeg: bool
-    ) -> Sample:
+    def __call__(self, source: CompressedSample, where: str, rng: np.random.Generator) -> Sample:
         """Make a sample.
 
         Args:
             source: all that the files hold.
             where: the image's file, for messages.
             rng: for the choice of masks.
-            keep_jpeg: leave the image as an EncodedImage where no transform wants to see it.
 
         Raises:
             SampleError: the image is damaged.
@@ -94,7 +93,7 @@ class Pipeline:
             except ValueError as error:
                 raise SampleError(f"{where}: {error}") from None
         image = EncodedImage(source.jpeg, height, width, where, self.skip_errors)
-        keep_jpeg = keep_jpeg and self.transform is None and self.transforms is None
+        keep_jpeg = self.keep_jpeg and self.transform is None and self.transforms is None
         sample: Sample = {
             "image": image if keep_jpeg else image.decode(),
             "image_id": source.image_id,

@@ -1,10 +1,10 @@
 """Memory that the main process and its workers share.
 
 A batch of images takes megabytes, and making as much shared memory anew for each costs as much as
-decoding the JPEGs: every page is cleared, and faults when it is first written. So a worker keeps its
-memory (a slab) and uses it again when the main process has let go of the batch. The first byte of a
-slab says so: the worker sets it, and the main process clears it when nothing refers to the batch's
-storage any more.
+decoding the JPEGs: every page is cleared, and faults when it is first written. So a worker keeps
+its memory (a slab) and uses it again when the main process has let go of the batch. The first byte
+of a slab says so: the worker sets it, and the main process clears it when nothing refers to the
+batch's storage any more.
 """
 
 from __future__ import annotations
@@ -102,6 +102,16 @@ def _unpack(
     return _tensor_in(array, (math.prod(shape),), dtype).as_strided(shape, stride)
 
 
+class Letter:
+    """A small tensor on its way: its bytes. Torch would make a file and send its descriptor."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._array = tensor.numpy()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return torch.from_numpy, (self._array,)
+
+
 # The slabs of this worker: as many as there are batches on their way or in use.
 _slabs: list[Slab] = []
 
@@ -136,7 +146,17 @@ class Packing:
         return slab
 
     def seal(self, value: Any) -> Any:
-        """Return what stands for a tensor of :meth:`empty` while it is sent; all else as it is."""
-        if isinstance(value, Tensor) and value.data_ptr() in self._taken:
-            return Parcel(value, self._taken[value.data_ptr()])
-        return value
+        """Return what stands for a value while it is sent: for tensors, also in dicts and lists."""
+        if not self._sends:
+            return value
+        if isinstance(value, dict):
+            return type(value)((key, self.seal(item)) for key, item in value.items())
+        if isinstance(value, list):
+            return [self.seal(item) for item in value]
+        if not isinstance(value, Tensor):
+            return value
+        slab = self._taken.get(value.data_ptr())
+        if slab is not None:
+            return Parcel(value, slab)
+        is_small = value.nbytes < _LEAST and value.is_contiguous()
+        return Letter(value) if is_small and value.dtype != torch.bfloat16 else value

@@ -94,7 +94,7 @@ class SA1BStream(IterableDataset[Any]):
         self._skip = state["samples"]
 
     def for_loader(self, pipeline: Pipeline, rank: int, world_size: int) -> SA1BStream:
-        """Return a stream of the same for workers, whose images and masks stay compressed."""
+        """Return a stream of the same with a pipeline for workers."""
         stream = copy.copy(self)
         stream._pipeline = pipeline
         stream.rank, stream.world_size = rank, world_size
@@ -201,9 +201,8 @@ class SA1BStream(IterableDataset[Any]):
             source = self._read(k, i)
         if isinstance(source, SkippedSample):
             return source
-        keep_jpeg = self._pipeline is not None
         try:
-            return self.dataset.make_sample(source, k, i, self._pipeline, keep_jpeg)
+            return self.dataset.make_sample(source, k, i, self._pipeline)
         except SampleError as error:
             if not self.dataset.pipeline.skip_errors:
                 raise
