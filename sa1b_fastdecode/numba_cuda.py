@@ -43,13 +43,32 @@ _sum_of_range = cuda.jit(sum_of_range.py_func, device=True)
 _nearest_source = cuda.jit(nearest_source.py_func, device=True)
 
 
+# Numba 0.68 fails to compile `min` and `max` for a GPU.
+@cuda.jit(device=True)
+def _lower(a, b):
+    return a if a < b else b
+
+
+@cuda.jit(device=True)
+def _higher(a, b):
+    return a if a > b else b
+
+
 @cuda.jit
 def _parse(data, header, num_masks, masks, ends):
     """A thread for each mask: its runs' ends, and what can be said of it at once."""
     for i in range(cuda.grid(1), num_masks, cuda.gridsize(1)):
         h, w = header[2 * i], header[2 * i + 1]
         at, stop = header[2 * num_masks + i], header[2 * num_masks + i + 1]
-        bad = at < 0 or at > stop or stop > data.size or min(h, w) < 0 or max(h, w) > MAX_PIXELS
+        bad = (
+            at < 0
+            or at > stop
+            or stop > data.size
+            or h < 0
+            or w < 0
+            or h > MAX_PIXELS
+            or w > MAX_PIXELS
+        )
         if bad or (w > 0 and h > MAX_PIXELS // w):  # contradicts itself: nothing may be read
             h, w, at, stop = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
         begin = at
@@ -63,7 +82,7 @@ def _parse(data, header, num_masks, masks, ends):
                 break
             first = False
             start = position
-            position = min(position + count, h * w)
+            position = _lower(position + count, h * w)
             ends[begin + num_ends] = position
             num_ends += 1
             if num_ends % 2 == 1 or position == start:  # background, or nothing
@@ -71,9 +90,9 @@ def _parse(data, header, num_masks, masks, ends):
             x0, x1 = start // h, (position - 1) // h
             y0, y1 = start - x0 * h, position - 1 - x1 * h
             area += position - start
-            left, right = min(left, x0), x1 + 1
+            left, right = _lower(left, x0), x1 + 1
             if x0 == x1:
-                top, bottom = min(top, y0), max(bottom, y1 + 1)
+                top, bottom = _lower(top, y0), _higher(bottom, y1 + 1)
                 sum_y += _sum_of_range(y0, y1 + 1)
                 sum_x += x0 * (y1 + 1 - y0)
             else:
@@ -120,9 +139,16 @@ def _find_window(masks, planes, crops, plane, resize, out_h, out_w):
     if crops.size > 0:
         y, x = crops[4 * plane], crops[4 * plane + 1]
         h, w = crops[4 * plane + 2], crops[4 * plane + 3]
-        if min(y, x, h, w) < 0 or h > masks[i, _HEIGHT] - y or w > masks[i, _WIDTH] - x:
+        if (
+            y < 0
+            or x < 0
+            or h < 0
+            or w < 0
+            or h > masks[i, _HEIGHT] - y
+            or w > masks[i, _WIDTH] - x
+        ):
             return nothing
-    if min(h, w) == 0 or (not resize and (h > out_h or w > out_w)):
+    if h == 0 or w == 0 or (not resize and (h > out_h or w > out_w)):
         return nothing
     return i, y, x, h, w
 
@@ -136,7 +162,7 @@ def _decode(masks, ends, planes, crops, resize, one, out):
         column = item % out_w
         row = item // out_w % bands * _ROWS
         plane = item // (out_w * bands)
-        end_row = min(row + _ROWS, out_h)
+        end_row = _lower(row + _ROWS, out_h)
         i, y, x, h, w = _find_window(masks, planes, crops, plane, resize, out_h, out_w)
         shown_h, shown_w = h, w
         if resize and h > 0:
@@ -149,7 +175,7 @@ def _decode(masks, ends, planes, crops, resize, one, out):
             # Position of the window's first row in this column.
             top = (x + source) * masks[i, _HEIGHT] + y
             k = np.int64(-1)  # the run that holds the pixel; looked up once, then followed
-            while row < min(end_row, shown_h):
+            while row < _lower(end_row, shown_h):
                 source = row
                 if resize:
                     source = _nearest_source(row, np.float32(h) / np.float32(out_h), h)
@@ -168,10 +194,10 @@ def _decode(masks, ends, planes, crops, resize, one, out):
 def _shared_pixels(a_masks, a_ends, i, b_masks, b_ends, j):
     """Merge the ends of two masks inside the columns that both boxes have."""
     h = a_masks[i, _HEIGHT]
-    left = max(a_masks[i, _LEFT], b_masks[j, _LEFT])
-    right = min(a_masks[i, _RIGHT], b_masks[j, _RIGHT])
-    top = max(a_masks[i, _TOP], b_masks[j, _TOP])
-    bottom = min(a_masks[i, _BOTTOM], b_masks[j, _BOTTOM])
+    left = _higher(a_masks[i, _LEFT], b_masks[j, _LEFT])
+    right = _lower(a_masks[i, _RIGHT], b_masks[j, _RIGHT])
+    top = _higher(a_masks[i, _TOP], b_masks[j, _TOP])
+    bottom = _lower(a_masks[i, _BOTTOM], b_masks[j, _BOTTOM])
     pixels = np.int64(0)
     same_size = h == b_masks[j, _HEIGHT] and a_masks[i, _WIDTH] == b_masks[j, _WIDTH]
     if not same_size or left >= right or top >= bottom:
@@ -184,7 +210,7 @@ def _shared_pixels(a_masks, a_ends, i, b_masks, b_ends, j):
     while position < last:
         next_a = a_ends[a_begin + a] if a < a_num else last
         next_b = b_ends[b_begin + b] if b < b_num else last
-        stop = min(next_a, next_b, last)
+        stop = _lower(_lower(next_a, next_b), last)
         if a & b & 1:  # runs of odd numbers are foreground
             pixels += stop - position
         position = stop

@@ -15,7 +15,8 @@ _TILE_COLUMNS = 1 << 16
 
 @jit
 def nearest_source(d, scale, size):
-    return min(np.int64((np.float32(d) + np.float32(0.5)) * scale), size - 1)
+    index = np.int64((np.float32(d) + np.float32(0.5)) * scale)
+    return index if index < size else size - 1
 
 
 @jit
