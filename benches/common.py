@@ -64,6 +64,7 @@ class Case:
     calls: int = 1  # in one timing, for what takes microseconds
     seconds: float = 1.0  # for one contender, after which it sits out (but see MIN_ROUNDS)
     rounds: int = 15
+    check: Callable[[Sample, Any], None] | None = None  # of results that `Runner` knows nothing of
 
     @property
     def full_title(self) -> str:
@@ -416,6 +417,8 @@ class Runner:
         return fastest
 
     def _check(self, contender: Contender, sample: Sample, result: Any) -> None:
+        if self.case.check is not None:
+            self.case.check(sample, result)
         match self.case.operation:
             case "decode" | "decode_into":
                 assert result.dtype == self.case.dtype
