@@ -12,9 +12,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numba.cuda
 import numpy as np
 import torch
-from numba import cuda
 from torch import Tensor
 
 from sa1b_fastdecode import dispatch
@@ -24,6 +24,8 @@ from sa1b_fastdecode.numba_cpu.decode import nearest_source
 from sa1b_fastdecode.numba_cpu.regions import sum_of_range
 from sa1b_fastdecode.numba_cpu.runs import next_count
 from sa1b_fastdecode.status import BAD_HEADER, BAD_PLANE, INTERSECTION, IOU, MAX_PIXELS, raise_for
+
+cuda: Any = numba.cuda  # without types
 
 _THREADS = 128  # of a block
 _FEWEST_BLOCKS = 128  # Numba warns of fewer; those with nothing to do end at once
@@ -298,6 +300,15 @@ def _optional(table: Tensor | None, data: Tensor, dtype: torch.dtype) -> Tensor:
     return data.new_empty(0, dtype=dtype) if here is None else here.view(dtype).flatten()
 
 
+def _pack_bits(pixels: Tensor) -> Tensor:
+    """Return eight pixels of 0 or 1 to a byte, the first in its lowest bit."""
+    *rest, width = pixels.shape
+    padded = torch.nn.functional.pad(pixels, (0, -width % 8))
+    groups = padded.view(*rest, padded.shape[-1] // 8, 8)
+    places = torch.arange(8, dtype=torch.uint8, device=pixels.device)
+    return (groups << places).sum(-1, dtype=torch.uint8)
+
+
 class Operators:
     """The operators on tensors of a GPU, as those of ``cuda.py``."""
 
@@ -313,32 +324,37 @@ class Operators:
         crops: Tensor | None,
         resize: bool,
         shape: Sequence[int],
+        width: int,
         dtype: torch.dtype,
         element: tuple[int, int],
         out: Tensor | None,
         num_threads: int,
     ) -> Tensor:
-        """Decode into ``out``, or into a new tensor of ``shape``."""
+        """Decode planes of ``width`` pixels into ``out``, or into a new tensor of ``shape``."""
         header = _read_header(data, num_masks, num_images)
-        if out is None:
-            out = data.new_empty(shape, dtype=dtype)
+        *leading, height, _ = shape
         if planes is not None:
             shown = _optional(planes, data, torch.int64)
         elif num_images is not None:
-            shown = planes_of_images(_masks_of_images(header, num_masks), shape[1])
+            shown = planes_of_images(_masks_of_images(header, num_masks), leading[-1])
         else:
             shown = torch.arange(num_masks, device=data.device)
-        if shown.numel() != math.prod(shape[:-2]):
+        if shown.numel() != math.prod(leading):
             raise_for(BAD_PLANE)
         item_size, one = element
-        elements = out.view({1: torch.uint8, 2: torch.int16, 4: torch.int32}[item_size])
-        elements = elements.view(shown.numel(), *shape[-2:])
-        masks, ends = _find_runs(data, header, num_masks)
-        windows = _optional(crops, data, torch.int64)
-        if out.numel() > 0:
-            num_items = -(-out.numel() // _ROWS)
+        pixels = out
+        if pixels is None:
+            pixels = data.new_empty((*leading, height, width), dtype=dtype)
+        elements = pixels.view(
+            {0: torch.uint8, 1: torch.uint8, 2: torch.int16, 4: torch.int32}[item_size]
+        )
+        elements = elements.view(shown.numel(), height, width)
+        if elements.numel() > 0:
+            masks, ends = _find_runs(data, header, num_masks)
+            windows = _optional(crops, data, torch.int64)
+            num_items = -(-elements.numel() // _ROWS)
             _launch(_decode, num_items, masks, ends, shown, windows, resize, one, elements)
-        return out
+        return pixels if item_size > 0 else _pack_bits(pixels)
 
     def regions(
         self,
