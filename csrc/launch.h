@@ -29,6 +29,12 @@ struct Decode {
   bool fresh;     // `out` is a ZeroPages block that nobody has written to
 };
 
+// How the masks of a result are grouped by image.
+struct Images {
+  const int64_t* table = nullptr;  // [num_images][3] number of masks, h, w of each image
+  int64_t num_images = 0;          // 0: not grouped
+};
+
 // What `encode` reads: masks of elements, of which each is foreground or background.
 struct Dense {
   const uint8_t* data;  // element (0, 0, 0) of [num_masks][h][w] elements of item_size bytes

@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sa1b_fastdecode import algebra as algebra
     from sa1b_fastdecode import data as data
     from sa1b_fastdecode import evaluation as evaluation
     from sa1b_fastdecode import spatial as spatial
@@ -47,7 +48,7 @@ _HOME = {
 }
 
 # Packages and modules below this one, which are loaded in the same way.
-_PACKAGES = ("data", "evaluation", "spatial", "visualize")
+_PACKAGES = ("algebra", "data", "evaluation", "spatial", "visualize")
 
 __all__ = [
     "RLEBatch",

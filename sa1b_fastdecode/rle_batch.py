@@ -133,8 +133,13 @@ class RLEBatch:
         for chunk in chunks:
             memory[at : at + len(chunk)] = chunk
             at += len(chunk)
+        return cls._from_block(torch.from_numpy(block), num_masks, num_images)
+
+    @classmethod
+    def _from_block(cls, data: Tensor, num_masks: int, num_images: int | None) -> RLEBatch:
+        """Take over a block that was laid out here or by a kernel; saves checking it."""
         batch = cls.__new__(cls)
-        batch.data = torch.from_numpy(block)
+        batch.data = data
         batch.num_masks, batch.num_images, batch._host_header = num_masks, num_images, None
         batch._find_extent()
         return batch
@@ -588,6 +593,77 @@ class RLEBatch:
         if self.num_images is None:
             return np.array([self.num_masks])
         return self._images_array()[:, 0]
+
+    # Masks made of masks; see sa1b_fastdecode.algebra
+
+    def __or__(self, other: RLEBatch) -> RLEBatch:
+        return self._combine("union", other)
+
+    def __and__(self, other: RLEBatch) -> RLEBatch:
+        return self._combine("intersection", other)
+
+    def __sub__(self, other: RLEBatch) -> RLEBatch:
+        return self._combine("difference", other)
+
+    def __xor__(self, other: RLEBatch) -> RLEBatch:
+        return self._combine("xor", other)
+
+    def __invert__(self) -> RLEBatch:
+        from sa1b_fastdecode import algebra
+
+        return algebra.complement(self)
+
+    def _combine(self, name: str, other: RLEBatch) -> RLEBatch:
+        from sa1b_fastdecode import algebra
+
+        if not isinstance(other, RLEBatch):
+            return NotImplemented
+        combined: RLEBatch = getattr(algebra, name)(self, other)
+        return combined
+
+    def merge(
+        self, labels: Any = None, how: Literal["union", "intersection", "xor"] = "union"
+    ) -> RLEBatch:
+        """Make one mask of all, of each image, of each label: :func:`algebra.merge`."""
+        from sa1b_fastdecode import algebra
+
+        return algebra.merge(self, labels, how)
+
+    def crop(self, window: Any) -> RLEBatch:
+        """Cut the window ``(y, x, h, w)`` out of each mask: :func:`algebra.crop`."""
+        from sa1b_fastdecode import algebra
+
+        return algebra.crop(self, window)
+
+    def pad(self, size: tuple[int, int] | None = None) -> RLEBatch:
+        """Pad below and on the right to the largest mask, or to a size: :func:`algebra.pad`."""
+        from sa1b_fastdecode import algebra
+
+        return algebra.pad(self, size)
+
+    def translate(self, offset: Any) -> RLEBatch:
+        """Move the masks by ``(dy, dx)`` inside their size: :func:`algebra.translate`."""
+        from sa1b_fastdecode import algebra
+
+        return algebra.translate(self, offset)
+
+    def resize(self, size: tuple[int, int]) -> RLEBatch:
+        """Resize the masks to the nearest pixel: :func:`algebra.resize`."""
+        from sa1b_fastdecode import algebra
+
+        return algebra.resize(self, size)
+
+    def flip(self, direction: Literal["horizontal", "vertical"]) -> RLEBatch:
+        """Mirror the masks: :func:`algebra.flip`."""
+        from sa1b_fastdecode import algebra
+
+        return algebra.flip(self, direction)
+
+    def rot90(self, k: int = 1) -> RLEBatch:
+        """Turn the masks by ``k`` times 90 degrees counterclockwise: :func:`algebra.rot90`."""
+        from sa1b_fastdecode import algebra
+
+        return algebra.rot90(self, k)
 
     def to_coco(
         self, counts: Literal["str", "bytes", "list"] = "str"

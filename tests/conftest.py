@@ -53,6 +53,7 @@ def require(name):
         return found
     promised = {
         "cpp": os.environ.get("SA1B_FASTDECODE_REQUIRE_COMPILED") == "1",
+        EMULATED: os.environ.get("SA1B_FASTDECODE_REQUIRE_COMPILED") == "1",
         "cuda": os.environ.get("FAIL_WITHOUT_CUDA") == "1",
     }
     if promised.get(name, False):
@@ -93,10 +94,16 @@ def fast_backend(request):
     yield from _use(request)
 
 
+@pytest.fixture(params=[name for name in CPU_BACKENDS if name != EMULATED])
+def cpu_backend(request):
+    """As ``backend``, for operators that no GPU has."""
+    yield from _use(request)
+
+
 @pytest.fixture
 def device(request):
     """The device that the backend of this test serves."""
-    names = [name for name in ("backend", "fast_backend") if name in request.fixturenames]
+    names = [name for name in ("backend", "fast_backend", "cpu_backend") if name in request.fixturenames]
     backend = request.getfixturevalue(names[0])
     entry = next(entry for entry in dispatch._TABLE if entry.name == backend)
     return torch.device(entry.device)

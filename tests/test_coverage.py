@@ -8,6 +8,7 @@ import inspect
 
 import conftest
 import pytest
+import test_algebra
 import test_decode
 import test_encode
 import test_pairwise
@@ -32,6 +33,16 @@ TEST_OF_OPERATOR = {
     "iou": test_pairwise.test_pairwise,
     "containment": test_pairwise.test_pairwise,
     "intersecting_pairs": test_pairwise.test_intersecting_pairs,
+    "combine": test_algebra.test_mask_by_mask,
+    "place": test_algebra.test_every_operator_of_one_batch,
+    "turn": test_algebra.test_every_operator_of_one_batch,
+}
+
+# The operators of fd.algebra. Its functions: each in a case of one of the two tests above.
+ALGEBRA = {"combine", "place", "turn"}
+ALGEBRA_FUNCTIONS = {
+    *test_algebra.PAIRED,
+    *("complement", "crop", "flip", "merge", "pad", "resize", "rot90", "translate"),
 }
 
 # Where the arguments of the operators come from: from the batch, or from keywords of `decode`.
@@ -131,6 +142,8 @@ def test_the_property_test_draws_every_keyword():
 
 def test_every_argument_of_the_operators_is_known():
     for name, schema in operators().items():
+        if name in ALGEBRA:
+            continue
         known = KEYWORDS_OF_PAIR_ARGUMENT if name in PAIR_OPERATORS else KEYWORDS_OF_ARGUMENT
         for argument in schema.arguments:
             assert argument.name in known, f"{name} has a new {argument.name}"
@@ -193,4 +206,16 @@ def test_methods_and_function_have_the_same_keywords():
 def test_every_public_function_is_known():
     assert set(fd.__all__) == set(OPERATORS_OF_FUNCTION) | NOT_OPERATORS
     covered = {name for names in OPERATORS_OF_FUNCTION.values() for name in names}
-    assert covered | METHODS_ONLY == set(TEST_OF_OPERATOR)
+    assert covered | METHODS_ONLY | ALGEBRA == set(TEST_OF_OPERATOR)
+
+
+def test_every_function_of_algebra_is_known():
+    assert set(fd.algebra.__all__) == ALGEBRA_FUNCTIONS
+    for name in ALGEBRA_FUNCTIONS - set(test_algebra.PAIRED) - {"complement"}:
+        of_method = inspect.signature(getattr(RLEBatch, name)).parameters
+        of_function = inspect.signature(getattr(fd.algebra, name)).parameters
+        assert [*of_method][1:] == [*of_function][1:]
+        for keyword in [*of_method][1:]:
+            assert of_method[keyword].default == of_function[keyword].default
+    for name in ALGEBRA_FUNCTIONS:
+        assert ">>> " in getattr(fd.algebra, name).__doc__, name

@@ -20,7 +20,7 @@ def nearest_source(d, scale, size):
 
 
 @jit
-def _to_output(source, begin, length, out_length, resize):
+def to_output(source, begin, length, out_length, resize):
     """Return the first output index whose source index is at or after ``source``."""
     inside = min(max(source - begin, 0), length)
     if not resize or inside == 0:
@@ -82,17 +82,17 @@ def _flip_all(data, at, end, h, w, window, resize, bits, box, tile):
         first = False
         x0, y0 = move(x1, y1, start - last + 1, h)
         x1, y1 = move(x0, y0, position - 1 - start, h)
-        begin_0 = _to_output(x0, left, width, out_w, resize)
+        begin_0 = to_output(x0, left, width, out_w, resize)
         if begin_0 >= last_column:
             return
-        end_0 = _to_output(x0 + 1, left, width, out_w, resize)
-        _flip(bits, box, tile, begin_0, end_0, _to_output(y0, top, height, out_h, resize))
-        begin_1 = _to_output(x1, left, width, out_w, resize)
-        end_1 = _to_output(x1 + 1, left, width, out_w, resize)
+        end_0 = to_output(x0 + 1, left, width, out_w, resize)
+        _flip(bits, box, tile, begin_0, end_0, to_output(y0, top, height, out_h, resize))
+        begin_1 = to_output(x1, left, width, out_w, resize)
+        end_1 = to_output(x1 + 1, left, width, out_w, resize)
         if x1 != x0:
             _flip(bits, box, tile, end_0, end_1, 0)
         if y1 + 1 < h:
-            _flip(bits, box, tile, begin_1, end_1, _to_output(y1 + 1, top, height, out_h, resize))
+            _flip(bits, box, tile, begin_1, end_1, to_output(y1 + 1, top, height, out_h, resize))
 
 
 @jit
