@@ -72,13 +72,32 @@ def cuda_libraries(nvcc: str) -> list[str]:
     return [*(f"-L{folder}" for folder in folders), "-lcudart_static", "-ldl", "-lpthread", "-lrt"]
 
 
+def cuda_targets(nvcc: str) -> list[str]:
+    """Return nvcc's flags for the architectures to build for.
+
+    TORCH_CUDA_ARCH_LIST names them as it does for torch's own extensions: "8.0;9.0+PTX".
+    """
+    named = re.split(r"[;\s]+", os.environ.get("TORCH_CUDA_ARCH_LIST", "").strip(" ;"))
+    wrong = [name for name in named if name and not re.fullmatch(r"\d+\.\d[af]?(\+PTX)?", name)]
+    if wrong:
+        raise ValueError(f"TORCH_CUDA_ARCH_LIST={wrong[0]!r}: expected numbers like 9.0 or 9.0+PTX")
+    if any(named):
+        targets = [name.replace(".", "").removesuffix("+PTX") for name in named]
+        kept_as_ptx = [target for target, name in zip(targets, named) if name.endswith("+PTX")]
+    else:
+        run = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=True)
+        targets = [str(n) for n in ARCHITECTURES if f"compute_{n}\n" in run.stdout]
+        kept_as_ptx = targets[-1:]
+    return [
+        *(f"-gencode=arch=compute_{target},code=sm_{target}" for target in targets),
+        *(f"-gencode=arch=compute_{target},code=compute_{target}" for target in kept_as_ptx),
+    ]
+
+
 def build_cuda(nvcc: str, folder: Path) -> list[str]:
     """Compile the CUDA kernels and return the objects; those that are up to date are kept."""
     folder.mkdir(parents=True, exist_ok=True)
-    known = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=True)
-    targets = [number for number in ARCHITECTURES if f"compute_{number}\n" in known.stdout]
-    codes = [f"-gencode=arch=compute_{n},code=sm_{n}" for n in targets]
-    codes.append(f"-gencode=arch=compute_{targets[-1]},code=compute_{targets[-1]}")
+    targets = cuda_targets(nvcc)
     # Contracted multiply-adds would make results differ from the CPU's.
     flags = ["-O3", "-std=c++17", "--fmad=false", "-Werror=all-warnings"]
     host = ["-Xcompiler=-fPIC,-fvisibility=hidden,-Wall"]
@@ -88,7 +107,7 @@ def build_cuda(nvcc: str, folder: Path) -> list[str]:
     def compile_one(source: str) -> str:
         to = folder / f"{Path(source).stem}_cuda.o"
         if not to.exists() or to.stat().st_mtime < max(newest, Path(source).stat().st_mtime):
-            command = [nvcc, *flags, *codes, *host, f"-I{CSRC}", "-c", source, "-o", str(to)]
+            command = [nvcc, *flags, *targets, *host, f"-I{CSRC}", "-c", source, "-o", str(to)]
             subprocess.run(command, check=True)
         return str(to)
 

@@ -86,13 +86,15 @@ def _probe_cuda() -> tuple[bool, str]:
 
 
 def _probe_numba_cuda() -> tuple[bool, str]:
+    missing = _probe_gpu()
+    if missing is not None:
+        return False, missing
     try:
         numba = importlib.import_module("numba")
-        importlib.import_module("numba.cuda")  # looks for no GPU before it is used
+        importlib.import_module("numba.cuda")  # loads the driver, but does not start it
     except ImportError as error:
         return False, f"numba.cuda cannot be imported ({error}); pip install 'numba-cuda[cu13]'"
-    missing = _probe_gpu()
-    return missing is None, missing or f"numba {numba.__version__}; compiles on first use"
+    return True, f"numba {numba.__version__}; compiles on first use"
 
 
 _TABLE = (
