@@ -5,10 +5,12 @@ imported (an environment that has it, with --no-build-isolation) its cpp_extensi
 with ninja; elsewhere, as in pip's isolated build environment, setuptools builds the same extension,
 so that no second torch is downloaded. Where there is an nvcc, the CUDA kernels are built too,
 whatever torch and whatever GPU the machine has; they are linked with a static runtime, so that the
-module loads on machines without a driver. Without a working compiler the installation succeeds all
+module loads on machines without a driver; TORCH_CUDA_ARCH_LIST names other architectures than those
+below. Without a working compiler the installation succeeds all
 the same and the package runs on Numba.
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -75,29 +77,30 @@ def cuda_libraries(nvcc: str) -> list[str]:
 def cuda_targets(nvcc: str) -> list[str]:
     """Return nvcc's flags for the architectures to build for.
 
-    TORCH_CUDA_ARCH_LIST names them as it does for torch's own extensions: "8.0;9.0+PTX".
+    TORCH_CUDA_ARCH_LIST names them as for torch's own extensions: "8.0;9.0+PTX".
     """
-    named = re.split(r"[;\s]+", os.environ.get("TORCH_CUDA_ARCH_LIST", "").strip(" ;"))
-    wrong = [name for name in named if name and not re.fullmatch(r"\d+\.\d[af]?(\+PTX)?", name)]
-    if wrong:
-        raise ValueError(f"TORCH_CUDA_ARCH_LIST={wrong[0]!r}: expected numbers like 9.0 or 9.0+PTX")
-    if any(named):
-        targets = [name.replace(".", "").removesuffix("+PTX") for name in named]
-        kept_as_ptx = [target for target, name in zip(targets, named) if name.endswith("+PTX")]
+    named = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(";", " ").split()
+    for name in named:
+        if not re.fullmatch(r"\d+\.\d[af]?(\+PTX)?", name):
+            raise ValueError(f"TORCH_CUDA_ARCH_LIST: expected numbers like 9.0 or 9.0+PTX: {name}")
+    if named:
+        binary = [name.removesuffix("+PTX").replace(".", "") for name in named]
+        ptx = [number for number, name in zip(binary, named, strict=True) if "+" in name]
     else:
         run = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=True)
-        targets = [str(n) for n in ARCHITECTURES if f"compute_{n}\n" in run.stdout]
-        kept_as_ptx = targets[-1:]
+        binary = [str(n) for n in ARCHITECTURES if f"compute_{n}\n" in run.stdout]
+        ptx = binary[-1:]
     return [
-        *(f"-gencode=arch=compute_{target},code=sm_{target}" for target in targets),
-        *(f"-gencode=arch=compute_{target},code=compute_{target}" for target in kept_as_ptx),
+        *(f"-gencode=arch=compute_{number},code=sm_{number}" for number in binary),
+        *(f"-gencode=arch=compute_{number},code=compute_{number}" for number in ptx),
     ]
 
 
 def build_cuda(nvcc: str, folder: Path) -> list[str]:
     """Compile the CUDA kernels and return the objects; those that are up to date are kept."""
-    folder.mkdir(parents=True, exist_ok=True)
     targets = cuda_targets(nvcc)
+    folder /= hashlib.sha256(" ".join(targets).encode()).hexdigest()[:8]
+    folder.mkdir(parents=True, exist_ok=True)
     # Contracted multiply-adds would make results differ from the CPU's.
     flags = ["-O3", "-std=c++17", "--fmad=false", "-Werror=all-warnings"]
     host = ["-Xcompiler=-fPIC,-fvisibility=hidden,-Wall"]
@@ -145,7 +148,7 @@ class OptionalBuild(BuildExtension):  # type: ignore[misc, valid-type]
             return
         try:
             objects = build_cuda(nvcc, Path(self.build_temp) / "cuda")
-        except (OSError, subprocess.CalledProcessError) as error:
+        except (OSError, ValueError, subprocess.CalledProcessError) as error:
             if os.environ.get("SA1B_FASTDECODE_REQUIRE_COMPILED") == "1":
                 raise
             print(f"sa1b_fastdecode: no CUDA kernels ({error})", file=sys.stderr)
