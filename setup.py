@@ -5,10 +5,12 @@ imported (an environment that has it, with --no-build-isolation) its cpp_extensi
 with ninja; elsewhere, as in pip's isolated build environment, setuptools builds the same extension,
 so that no second torch is downloaded. Where there is an nvcc, the CUDA kernels are built too,
 whatever torch and whatever GPU the machine has; they are linked with a static runtime, so that the
-module loads on machines without a driver. Without a working compiler the installation succeeds all
+module loads on machines without a driver; TORCH_CUDA_ARCH_LIST names other architectures than those
+below. Without a working compiler the installation succeeds all
 the same and the package runs on Numba.
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -77,13 +79,33 @@ def cuda_libraries(nvcc: str) -> list[str]:
     return [*(f"-L{folder}" for folder in folders), "-lcudart_static", "-ldl", "-lpthread", "-lrt"]
 
 
+def cuda_targets(nvcc: str) -> list[str]:
+    """Return nvcc's flags for the architectures to build for.
+
+    TORCH_CUDA_ARCH_LIST names them as for torch's own extensions: "8.0;9.0+PTX".
+    """
+    named = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(";", " ").split()
+    for name in named:
+        if not re.fullmatch(r"\d+\.\d[af]?(\+PTX)?", name):
+            raise ValueError(f"TORCH_CUDA_ARCH_LIST: expected numbers like 9.0 or 9.0+PTX: {name}")
+    if named:
+        binary = [name.removesuffix("+PTX").replace(".", "") for name in named]
+        ptx = [number for number, name in zip(binary, named, strict=True) if "+" in name]
+    else:
+        run = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=True)
+        binary = [str(n) for n in ARCHITECTURES if f"compute_{n}\n" in run.stdout]
+        ptx = binary[-1:]
+    return [
+        *(f"-gencode=arch=compute_{number},code=sm_{number}" for number in binary),
+        *(f"-gencode=arch=compute_{number},code=compute_{number}" for number in ptx),
+    ]
+
+
 def build_cuda(nvcc: str, folder: Path) -> list[str]:
     """Compile the CUDA kernels and return the objects; those that are up to date are kept."""
+    targets = cuda_targets(nvcc)
+    folder /= hashlib.sha256(" ".join(targets).encode()).hexdigest()[:8]
     folder.mkdir(parents=True, exist_ok=True)
-    known = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=True)
-    targets = [number for number in ARCHITECTURES if f"compute_{number}\n" in known.stdout]
-    codes = [f"-gencode=arch=compute_{n},code=sm_{n}" for n in targets]
-    codes.append(f"-gencode=arch=compute_{targets[-1]},code=compute_{targets[-1]}")
     # Contracted multiply-adds would make results differ from the CPU's.
     flags = ["-O3", "-std=c++17", "--fmad=false", "-Werror=all-warnings"]
     host = ["-Xcompiler=-fPIC,-fvisibility=hidden,-Wall"]
@@ -93,7 +115,7 @@ def build_cuda(nvcc: str, folder: Path) -> list[str]:
     def compile_one(source: str) -> str:
         to = folder / f"{Path(source).stem}_cuda.o"
         if not to.exists() or to.stat().st_mtime < max(newest, Path(source).stat().st_mtime):
-            command = [nvcc, *flags, *codes, *host, f"-I{CSRC}", "-c", source, "-o", str(to)]
+            command = [nvcc, *flags, *targets, *host, f"-I{CSRC}", "-c", source, "-o", str(to)]
             subprocess.run(command, check=True)
         return str(to)
 
@@ -131,7 +153,7 @@ class OptionalBuild(BuildExtension):  # type: ignore[misc, valid-type]
             return
         try:
             objects = build_cuda(nvcc, Path(self.build_temp) / "cuda")
-        except (OSError, subprocess.CalledProcessError) as error:
+        except (OSError, ValueError, subprocess.CalledProcessError) as error:
             if os.environ.get("SA1B_FASTDECODE_REQUIRE_COMPILED") == "1":
                 raise
             print(f"sa1b_fastdecode: no CUDA kernels ({error})", file=sys.stderr)

@@ -60,7 +60,7 @@ def as_indices(index: Any, num_masks: int) -> Tensor:
 def planes_of_images(counts: Tensor, per_image: int) -> Tensor:
     """Return int64 (B * per_image,): the mask that each plane of a grouped batch shows, or -1."""
     counts = counts[:, None]
-    place = torch.arange(per_image, device="cpu")
+    place = torch.arange(per_image, device=counts.device)
     return torch.where(place < counts, counts.cumsum(0) - counts + place, -1).flatten()
 
 

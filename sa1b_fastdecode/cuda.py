@@ -61,7 +61,7 @@ class Operators:
         images = NOT_GROUPED if num_images is None else num_images
         size = self._native.decode_workspace(data.numel(), num_masks, images)
         workspace = _workspace(size, data)
-        planes, crops = _on_device_of(data, planes), _on_device_of(data, crops)
+        planes, crops = on_device_of(data, planes), on_device_of(data, crops)
         self._run(
             "decode",
             data,
@@ -107,7 +107,7 @@ class Operators:
         images, rows, columns = shape if len(shape) == 3 else (NOT_GROUPED, *shape)
         blocks = (*_block(data, num_masks), *_block(other, num_other), images)
         workspace = _workspace(self._native.pairs_workspace(*blocks), data)
-        iscrowd = _on_device_of(data, iscrowd)
+        iscrowd = on_device_of(data, iscrowd)
         self._run(
             "pairwise",
             data,
@@ -184,7 +184,7 @@ def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def _on_device_of(data: Tensor, table: Tensor | None) -> Tensor | None:
+def on_device_of(data: Tensor, table: Tensor | None) -> Tensor | None:
     """Return a small table where the batch is, without waiting for the copy."""
     if table is None or table.device == data.device:
         return table

@@ -85,10 +85,29 @@ def _probe_cuda() -> tuple[bool, str]:
     return missing is None, missing or "compiled kernels"
 
 
+def _probe_numba_cuda() -> tuple[bool, str]:
+    missing = _probe_gpu()
+    if missing is not None:
+        return False, missing
+    try:
+        numba = importlib.import_module("numba")
+        importlib.import_module("numba.cuda")  # loads the driver, but does not start it
+    except ImportError as error:
+        return False, f"numba.cuda cannot be imported ({error}); pip install 'numba-cuda[cu13]'"
+    return True, f"numba {numba.__version__}; compiles on first use"
+
+
 _TABLE = (
     _Entry("cpp", "cpu", "sa1b_fastdecode._C", "sa1b_fastdecode.cpu", _probe_cpp),
     _Entry("numba", "cpu", "sa1b_fastdecode.numba_cpu", "sa1b_fastdecode.cpu", _probe_numba),
     _Entry("cuda", "cuda", "sa1b_fastdecode._C", "sa1b_fastdecode.cuda", _probe_cuda),
+    _Entry(
+        "numba-cuda",
+        "cuda",
+        "sa1b_fastdecode.numba_cuda",
+        "sa1b_fastdecode.numba_cuda",
+        _probe_numba_cuda,
+    ),
 )
 
 

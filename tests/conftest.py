@@ -56,7 +56,7 @@ def require(name):
         EMULATED: os.environ.get("SA1B_FASTDECODE_REQUIRE_COMPILED") == "1",
         "cuda": os.environ.get("FAIL_WITHOUT_CUDA") == "1",
     }
-    if promised.get(name if found.device == "cpu" else "cuda", False):
+    if promised.get(name, False):
         pytest.fail(f"backend {name} must be available: {found.detail}")
     pytest.skip(f"backend {name} is not available: {found.detail}")
 

@@ -14,8 +14,9 @@ _TILE_COLUMNS = 1 << 16
 
 
 @jit
-def _nearest_source(d, scale, size):
-    return min(np.int64((np.float32(d) + np.float32(0.5)) * scale), size - 1)
+def nearest_source(d, scale, size):
+    index = np.int64((np.float32(d) + np.float32(0.5)) * scale)
+    return index if index < size else size - 1
 
 
 @jit
@@ -28,9 +29,9 @@ def to_output(source, begin, length, out_length, resize):
         return out_length
     scale = np.float32(length) / np.float32(out_length)
     d = min(np.int64(np.float64(inside) / np.float64(scale)), out_length)
-    while d > 0 and _nearest_source(d - 1, scale, length) >= inside:
+    while d > 0 and nearest_source(d - 1, scale, length) >= inside:
         d -= 1
-    while d < out_length and _nearest_source(d, scale, length) < inside:
+    while d < out_length and nearest_source(d, scale, length) < inside:
         d += 1
     return d
 

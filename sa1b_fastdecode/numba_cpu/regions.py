@@ -12,7 +12,7 @@ from sa1b_fastdecode.status import BAD_HEADER, OK
 
 
 @jit
-def _sum_of_range(first, last):
+def sum_of_range(first, last):
     n = last - first
     twice_mean = first + last - 1
     return n * (twice_mean // 2) if n & 1 else (n // 2) * twice_mean
@@ -50,14 +50,14 @@ def _regions(data, header, num_masks, begin, stop_mask, area, bbox, centroid):
             total += position - start
             if x0 == x1:
                 top, bottom = min(top, y0), max(bottom, y1 + 1)
-                sum_y += _sum_of_range(y0, y1 + 1)
+                sum_y += sum_of_range(y0, y1 + 1)
                 sum_x += x0 * (y1 + 1 - y0)
             else:
                 top, bottom = np.int64(0), h
-                sum_y += _sum_of_range(y0, h) + _sum_of_range(np.int64(0), y1 + 1)
+                sum_y += sum_of_range(y0, h) + sum_of_range(np.int64(0), y1 + 1)
                 sum_x += x0 * (h - y0) + x1 * (y1 + 1)
-                sum_y += (x1 - x0 - 1) * _sum_of_range(np.int64(0), h)
-                sum_x += h * _sum_of_range(x0 + 1, x1)
+                sum_y += (x1 - x0 - 1) * sum_of_range(np.int64(0), h)
+                sum_x += h * sum_of_range(x0 + 1, x1)
         if total == 0:
             top = np.int64(0)
         if len(area) > 0:
