@@ -1,4 +1,8 @@
-"""Every test that takes the fixture ``backend`` runs once on each backend of the library."""
+"""Every test that takes the fixture ``backend`` runs once on each backend that it is about.
+
+One that takes ``device`` as well puts its tensors there, and so runs on the GPU's backends too. The
+others are about what happens on the CPU. ``pytest --backend NAME`` runs the tests of one backend.
+"""
 
 import contextlib
 import importlib
@@ -32,6 +36,28 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.load_profile("tests")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--backend", help="run only what takes the fixture `backend`, on this one")
+
+
+def pytest_generate_tests(metafunc):
+    if "backend" in metafunc.fixturenames:
+        names = CPU_BACKENDS + (DEVICE_BACKENDS if "device" in metafunc.fixturenames else ())
+        metafunc.parametrize("backend", names, indirect=True)
+
+
+def pytest_collection_modifyitems(config, items):
+    wanted = config.getoption("--backend")
+    if wanted is None:
+        return
+    parameters = [getattr(item, "callspec", None) for item in items]
+    backends = [each.params.get("backend") if each else None for each in parameters]
+    config.hook.pytest_deselected(
+        items=[item for item, name in zip(items, backends, strict=True) if name != wanted]
+    )
+    items[:] = [item for item, name in zip(items, backends, strict=True) if name == wanted]
 
 
 def pytest_configure(config):
@@ -72,7 +98,7 @@ def poisoned_memory(request):
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.fixture(params=CPU_BACKENDS + DEVICE_BACKENDS)
+@pytest.fixture
 def backend(request):
     """The name of the backend that the test runs on."""
     require(request.param)

@@ -19,7 +19,7 @@ import sa1b_fastdecode as fd
 from sa1b_fastdecode import RLEBatch, dispatch
 from sa1b_fastdecode.library import ELEMENTS, VALUES
 
-# Which test runs each operator; it must take the fixture `backend`.
+# Which test runs each operator; it must take the fixtures `backend` and `device`.
 TEST_OF_OPERATOR = {
     "decode": test_decode.test_decode,
     "decode_out": test_decode.test_decode_out,
@@ -102,7 +102,7 @@ def test_every_operator_has_a_test():
 
 @pytest.mark.parametrize("name", TEST_OF_OPERATOR)
 def test_every_operator_runs_on_every_backend(name):
-    assert "backend" in inspect.signature(TEST_OF_OPERATOR[name]).parameters
+    assert {"backend", "device"} <= set(inspect.signature(TEST_OF_OPERATOR[name]).parameters)
     assert [entry.name for entry in dispatch._TABLE] == [
         *conftest.CPU_BACKENDS,
         *conftest.DEVICE_BACKENDS,
