@@ -43,21 +43,22 @@ def pytest_addoption(parser):
 
 
 def pytest_generate_tests(metafunc):
+    names = CPU_BACKENDS + (DEVICE_BACKENDS if "device" in metafunc.fixturenames else ())
     if "backend" in metafunc.fixturenames:
-        names = CPU_BACKENDS + (DEVICE_BACKENDS if "device" in metafunc.fixturenames else ())
         metafunc.parametrize("backend", names, indirect=True)
+    if "fast_backend" in metafunc.fixturenames:
+        fast = [name for name in names if name != EMULATED]
+        metafunc.parametrize("fast_backend", fast, indirect=True)
 
 
 def pytest_collection_modifyitems(config, items):
     wanted = config.getoption("--backend")
     if wanted is None:
         return
-    parameters = [getattr(item, "callspec", None) for item in items]
-    backends = [each.params.get("backend") if each else None for each in parameters]
-    config.hook.pytest_deselected(
-        items=[item for item, name in zip(items, backends, strict=True) if name != wanted]
-    )
-    items[:] = [item for item, name in zip(items, backends, strict=True) if name == wanted]
+    parameters = [item.callspec.params if hasattr(item, "callspec") else {} for item in items]
+    runs = [wanted in (each.get("backend"), each.get("fast_backend")) for each in parameters]
+    config.hook.pytest_deselected(items=[i for i, run in zip(items, runs, strict=True) if not run])
+    items[:] = [item for item, run in zip(items, runs, strict=True) if run]
 
 
 def pytest_configure(config):
@@ -66,9 +67,11 @@ def pytest_configure(config):
 
 
 def available():
-    """Return the names of the backends that can run here."""
+    """Return the names of the CPU's backends that can run here."""
     return [
-        found.name for found in dispatch.backends() if found.available and found.name != EMULATED
+        found.name
+        for found in dispatch.backends()
+        if found.available and found.device == "cpu" and found.name != EMULATED
     ]
 
 
@@ -101,6 +104,10 @@ def poisoned_memory(request):
 @pytest.fixture
 def backend(request):
     """The name of the backend that the test runs on."""
+    yield from _use(request)
+
+
+def _use(request):
     require(request.param)
     with warnings.catch_warnings():
         # Choosing one that stands in for a missing one warns; here it is chosen on purpose.
@@ -110,8 +117,16 @@ def backend(request):
 
 
 @pytest.fixture
-def device(backend):
+def fast_backend(request):
+    """As ``backend``, for tests of so much work that emulating it takes minutes."""
+    yield from _use(request)
+
+
+@pytest.fixture
+def device(request):
     """The device that the backend of this test serves."""
+    names = [name for name in ("backend", "fast_backend") if name in request.fixturenames]
+    backend = request.getfixturevalue(names[0])
     entry = next(entry for entry in dispatch._TABLE if entry.name == backend)
     return torch.device(entry.device)
 

@@ -95,7 +95,7 @@ def large_case(name, itemsize):
 @pytest.mark.parametrize(
     ("dtype", "num_threads"), [(torch.uint8, 1), (torch.uint8, 5), *[(t, 2) for t in DTYPES]]
 )
-def test_large_outputs(backend, device, dtype, num_threads, name):
+def test_large_outputs(fast_backend, device, dtype, num_threads, name):
     rles, expected = large_case(name, dtype.itemsize)
     batch = fd.pack_rles(rles).to(device)
     arguments = LARGE_ARGUMENTS[name] | {"dtype": dtype, "num_threads": num_threads}

@@ -279,7 +279,7 @@ def test_encode_split_masks(backend, device, size, num_threads, order):
         assert_encoded(fd.encode_masks(some, num_threads=num_threads), rles[begin:end], device)
 
 
-def test_encode_many_small_masks(backend, device):
+def test_encode_many_small_masks(fast_backend, device):
     """More masks than items of work; a thread's share is more than one chunk of characters."""
     rng = np.random.default_rng(9)
     masks = rng.integers(0, 2, (70_001, 5, 7), np.uint8)
