@@ -7,12 +7,13 @@ rotate. Two clocks:
 * kernels: the GPU's clock around the call, which was queued while the GPU was kept busy, so that
   no time of the host is in it.
 
-The floor of decoding is ``cudaMemsetAsync`` of the same bytes, which is what ``Tensor.zero_`` calls.
+The floor of decoding is ``cudaMemsetAsync`` of the same bytes, called by its name in the driver.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import importlib.metadata
 import os
@@ -93,22 +94,50 @@ def kernels(call: Call) -> float:
     return begin.elapsed_time(end) / 1e3
 
 
+@cache
+def _driver() -> ctypes.CDLL:
+    return ctypes.CDLL("libcuda.so.1")
+
+
+def memset(tensor: torch.Tensor) -> None:
+    """Fill a tensor with zeros. ``Tensor.zero_`` may use a kernel of torch's own."""
+    status = _driver().cuMemsetD8Async(
+        ctypes.c_uint64(tensor.data_ptr()),
+        ctypes.c_ubyte(0),
+        ctypes.c_size_t(tensor.numel() * tensor.element_size()),
+        ctypes.c_void_p(torch.cuda.current_stream().cuda_stream),
+    )
+    if status != 0:
+        raise RuntimeError(f"cuMemsetD8Async gives {status}")
+
+
 CLOCKS = {"whole call": whole_call, "kernels": kernels}
+
+
+def check(case: Case, contender: Contender) -> str | None:
+    """Say what is wrong with the results of a contender."""
+    for index, call in enumerate(contender.calls):
+        result = call()
+        synchronize()
+        if not contender.checked:
+            continue
+        try:
+            case.check(index, result)
+        except AssertionError as error:
+            return f"input {index}: {error}"
+    return None
 
 
 def measure(case: Case) -> dict[str, list[float]]:
     """Check every contender, then time them in turn; milliseconds of each round."""
     rounds = {}
     for name, contender in case.contenders.items():
-        for index, call in enumerate(contender.calls):
-            result = call()
-            synchronize()
-            if contender.checked:
-                try:
-                    case.check(index, result)
-                except AssertionError as error:
-                    raise AssertionError(f"{case.title}: {name} is wrong: {error}") from error
-            del result
+        wrong = check(case, contender)
+        if wrong and contender.kind == "ours":
+            raise AssertionError(f"{name} is wrong: {wrong}")
+        if wrong:
+            print(f"left out: {name} of {case.title}: {wrong}")
+            continue
         slow = CLOCKS[contender.clock](contender.calls[0]) > SLOW
         rounds[name] = SLOW_ROUNDS if slow else ROUNDS
     times: dict[str, list[float]] = {name: [] for name in rounds}
@@ -317,8 +346,8 @@ def decode_case(
         "from a batch on the GPU": Contender([partial(b.decode, **arguments) for b in there]),
         "the same, into out": Contender(into),
         "kernels": Contender(into, clock="kernels"),
-        "memset": Contender([out.zero_], "floor", "kernels", checked=False),
-        "memset, whole call": Contender([out.zero_], "floor", checked=False),
+        "memset": Contender([partial(memset, out)], "floor", "kernels", checked=False),
+        "memset, whole call": Contender([partial(memset, out)], "floor", checked=False),
         "copy on the GPU": Contender(
             [partial(out.copy_, source)], "floor", "kernels", checked=False
         ),
@@ -345,7 +374,7 @@ def limit(who: str, microseconds: float) -> Target:
 def image_case(seed: int, count: int) -> Case:
     """So many images of 100 masks, four of them different."""
     base = images(seed, 4, 100, 1500, 2250)
-    dense = [fd.pack_rles(rles).decode() for rles in base]
+    dense = [fd.pack_rles(rles).decode().to(DEVICE) for rles in base]
     orders = [[(start + i) % 4 for i in range(count)] for start in range(3)]
     inputs = [[base[k] for k in order] for order in orders]
     targets = [within("kernels", "memset", 1 / 0.9 if count >= 4 else 1 / 0.75)]
@@ -373,20 +402,20 @@ def image_case(seed: int, count: int) -> Case:
 def variant_case(seed: int, title: str, **arguments: Any) -> Case:
     """One image, decoded in another way."""
     inputs = images(seed, 4, 100, 1500, 2250)[:3]
-    expected = [fd.pack_rles(rles).decode(**arguments) for rles in inputs]
+    expected = [fd.pack_rles(rles).decode(**arguments).to(DEVICE) for rles in inputs]
     title = f"an image of 100 masks, 1500 x 2250, {title}"
     return decode_case(title, inputs, expected, arguments=arguments)
 
 
 def small_case(seed: int) -> Case:
     inputs = images(seed, 3, 1000, 480, 640)
-    expected = [fd.pack_rles(rles).decode() for rles in inputs]
+    expected = [fd.pack_rles(rles).decode().to(DEVICE) for rles in inputs]
     return decode_case("1000 masks, 480 x 640, uint8", inputs, expected)
 
 
 def noise_case(seed: int) -> Case:
     inputs = [noise(s, 16, 1500, 2250) for s in draw_seeds(seed, 2)]
-    expected = [fd.pack_rles(rles).decode() for rles in inputs]
+    expected = [fd.pack_rles(rles).decode().to(DEVICE) for rles in inputs]
     return decode_case("16 masks of noise, 1500 x 2250, uint8", inputs, expected)
 
 
@@ -437,7 +466,7 @@ def encode_case(seed: int) -> Case:
             [partial(copy.copy_, m) for m in masks], "floor", "kernels", checked=False
         ),
         "read once": Contender(
-            [partial(torch.sum, m.view(torch.float32)) for m in masks],
+            [partial(torch.sum, m.flatten().view(torch.int64)) for m in masks],
             "floor",
             "kernels",
             checked=False,
