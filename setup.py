@@ -82,11 +82,12 @@ def build_cuda(nvcc: str, folder: Path) -> list[str]:
     # Contracted multiply-adds would make results differ from the CPU's.
     flags = ["-O3", "-std=c++17", "--fmad=false", "-Werror=all-warnings"]
     host = ["-Xcompiler=-fPIC,-fvisibility=hidden,-Wall"]
-    headers = max(path.stat().st_mtime for path in CSRC.rglob("*.*h"))
+    headers = [*CSRC.glob("*.h"), *CSRC.glob("cuda/*.*h")]
+    newest = max(path.stat().st_mtime for path in headers)
 
     def compile_one(source: str) -> str:
         to = folder / f"{Path(source).stem}_cuda.o"
-        if not to.exists() or to.stat().st_mtime < max(headers, Path(source).stat().st_mtime):
+        if not to.exists() or to.stat().st_mtime < max(newest, Path(source).stat().st_mtime):
             command = [nvcc, *flags, *codes, *host, f"-I{CSRC}", "-c", source, "-o", str(to)]
             subprocess.run(command, check=True)
         return str(to)
@@ -141,7 +142,7 @@ setup(
     ext_modules=[
         Extension(
             "sa1b_fastdecode._C",
-            [str(CSRC / "bindings.cpp"), *sources(".cpp")],
+            [str(CSRC / "bindings.cpp"), str(CSRC / "bindings_algebra.cpp"), *sources(".cpp")],
             include_dirs=[pybind11_include()],
             depends=[str(path) for path in CSRC.rglob("*.*h")],
             extra_compile_args=compile_args(),

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .algebra import OPERATIONS as ALGEBRA
 from .inputs import INPUTS, Sample, load_samples
 from .peers import Contender
 
@@ -64,6 +65,7 @@ class Case:
     calls: int = 1  # in one timing, for what takes microseconds
     seconds: float = 1.0  # for one contender, after which it sits out (but see MIN_ROUNDS)
     rounds: int = 15
+    check: Callable[[Sample, Any], None] | None = None  # of results that `Runner` knows nothing of
 
     @property
     def full_title(self) -> str:
@@ -303,6 +305,23 @@ def _pair_cases(inputs: str, calls: int) -> Iterator[Case]:
     )
 
 
+def _algebra_cases() -> Iterator[Case]:
+    for name, operation in ALGEBRA.items():
+        peers = ("pycocotools", *COCO_PEERS) if operation.coco else ()
+        targets: tuple[Target, ...] = (faster("cpp", "rlemasklib", 1.0),)
+        if name in ("algebra_union", "algebra_intersections"):
+            targets = (*targets, faster("cpp", BEST_PEER, 1.3))
+        yield Case(
+            f"sa1b-100-{name.replace('_', '-')}",
+            f"{operation.title}, from dicts to dicts",
+            "sa1b-100",
+            name,
+            (*OURS, "rlemasklib", *peers),
+            targets=targets,
+            calls=5,
+        )
+
+
 def _noise_pair_case() -> Case:
     return Case(
         "noise-iou",
@@ -325,6 +344,7 @@ CASES: dict[str, Case] = {
         *(c for c in _pack_cases() if c.inputs == "sa1b-100"),
         *_encode_cases("sa1b-100"),
         *_pair_cases("sa1b-100", 10),
+        *_algebra_cases(),
         *_decode_cases("sa1b-1", DECODERS),
         *_decode_cases("sa1b-10"),
         *_decode_cases("sa1b-400", ("rlemasklib",)),
@@ -388,6 +408,8 @@ class Runner:
                 return partial(contender.iou, contender.prepare(sample), another)
             case "iou_of_dicts":
                 return partial(contender.iou_of_dicts, sample, self._another(sample))
+            case operation if operation in ALGEBRA:
+                return partial(contender.algebra, ALGEBRA[operation], sample)
             case operation:
                 return partial(getattr(contender, operation), sample)
 
@@ -416,6 +438,8 @@ class Runner:
         return fastest
 
     def _check(self, contender: Contender, sample: Sample, result: Any) -> None:
+        if self.case.check is not None:
+            self.case.check(sample, result)
         match self.case.operation:
             case "decode" | "decode_into":
                 assert result.dtype == self.case.dtype
@@ -441,6 +465,9 @@ class Runner:
             case "pack":
                 assert np.array_equal(np.asarray(contender.area(result)), sample.areas)
                 assert np.array_equal(np.asarray(contender.bbox(result)), sample.boxes)
+            case operation if operation in ALGEBRA:
+                if not (contender.name == "rlemasklib" and ALGEBRA[operation].rounds_otherwise):
+                    ALGEBRA[operation].check(sample, [rle["counts"] for rle in result])
 
     def rounds_for(self, seconds: float) -> int:
         affordable = int(self.case.seconds / (seconds * self.case.calls))

@@ -24,6 +24,7 @@ from typing import Any
 
 import sa1b_fastdecode as fd
 
+from . import spatial  # noqa: F401 - its cases join the others
 from .common import (
     BEST_PEER,
     BEST_TOUCH,

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from . import spatial  # noqa: F401 - its cases join the others
 from .common import CASES, Case, Measure, Runner, one_torch_thread
 from .inputs import INPUTS, load_samples
 from .peers import CONTENDERS, Contender

@@ -219,6 +219,7 @@ REAL = {
 INPUTS: dict[str, Inputs] = {
     "sa1b-1": _generated(1, 1500, 2250, seeds=(1, 2, 3, 4, 5)),
     "sa1b-10": _generated(10, 1500, 2250, seeds=(1, 2, 3)),
+    "sa1b-30": _generated(30, 1500, 2250, seeds=(1, 2)),
     "sa1b-100": _generated(100, 1500, 2250, seeds=(1, 2, 3)),
     "sa1b-400": _generated(400, 1500, 2250, seeds=(1, 2)),
     "small-100": _generated(100, 480, 640, seeds=(1, 2, 3)),

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .inputs import PAGE, WINDOW, Sample
+from .algebra import Operation
+from .inputs import PAGE, WINDOW, Rle, Sample
 
 _NUMPY_DTYPE: dict[torch.dtype, Any] = {
     torch.uint8: np.uint8,
@@ -54,6 +55,7 @@ class Contender:
     iou: Callable[[Any, Any], Any]
     iou_of_dicts: Callable[[Sample, Sample], Any]
     containment: Callable[[Any, Any], Any]
+    algebra: Callable[[Operation, Sample], list[Rle]]
 
     def strings(self, encoded: Any) -> list[bytes]:
         """The compressed strings of what `encode` returned."""
@@ -166,6 +168,12 @@ class Ours(Contender):
     def containment(self, batch: Any, other: Any) -> Any:
         return batch.containment(other)
 
+    def algebra(self, operation: Operation, sample: Sample) -> list[Rle]:
+        import sa1b_fastdecode as fd
+
+        rles: list[Rle] = operation.ours(fd.pack_rles, sample.byte_rles).to_coco("bytes")
+        return rles
+
 
 class OursIou(Ours):
     """What containment is held against: it has the same intersections to find."""
@@ -243,6 +251,10 @@ class CocoApi(Contender):
 
     def iou_of_dicts(self, sample: Sample, other: Sample) -> Any:
         return self.iou(sample.rles, other.rles)
+
+    def algebra(self, operation: Operation, sample: Sample) -> list[Rle]:
+        assert operation.coco is not None
+        return operation.coco(self._mask, sample.byte_rles)
 
 
 class Pycocotools(CocoApi):
@@ -363,6 +375,12 @@ class Rlemasklib(Contender):
 
     def iou_of_dicts(self, sample: Sample, other: Sample) -> Any:
         return self.iou(self.pack(sample), self.pack(other))
+
+    def algebra(self, operation: Operation, sample: Sample) -> list[Rle]:
+        from rlemasklib import RLEMask
+
+        masks = [RLEMask(rle) for rle in sample.byte_rles]
+        return [mask.to_dict() for mask in operation.rlemasklib(masks)]
 
 
 class RlemasklibAsDocumented(Rlemasklib):

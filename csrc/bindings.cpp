@@ -1,7 +1,7 @@
 // The files named bindings* are the only ones that know Python. Arrays come as addresses and sizes,
 // so that nothing here depends on torch's or NumPy's binary interface. The GIL is released around
 // every kernel.
-#include <pybind11/pybind11.h>
+#include "bindings.h"
 
 #include <algorithm>
 #include <string_view>
@@ -9,20 +9,13 @@
 
 #include "bindings_cuda.h"
 #include "cpu/zero_pages.h"
-#include "launch.h"
 
 namespace py = pybind11;
 
 namespace {
 
-template <class T>
-T* pointer(uintptr_t address) {
-  return reinterpret_cast<T*>(address);
-}
-
-sa1b::Batch batch_at(uintptr_t data, int64_t num_bytes, int64_t num_masks) {
-  return {pointer<const uint8_t>(data), num_bytes, num_masks};
-}
+using sa1b::batch_at;
+using sa1b::pointer;
 
 // One of the RLE dicts: its size and its characters, which belong to `counts`.
 struct Rle {
@@ -188,15 +181,7 @@ py::object encode(uintptr_t data, int64_t num_masks, int64_t h, int64_t w, int64
                                num_threads, &encoded);
   }
   if (status != sa1b::kOk) return py::none();
-  auto block = py::reinterpret_steal<py::object>(
-      PyByteArray_FromStringAndSize(nullptr, encoded.num_bytes()));
-  if (!block) throw py::error_already_set();
-  auto* const to = reinterpret_cast<uint8_t*>(PyByteArray_AS_STRING(block.ptr()));
-  {
-    py::gil_scoped_release release;
-    encoded.write(to);
-  }
-  return block;
+  return sa1b::to_block(encoded);
 }
 
 }  // namespace
@@ -232,6 +217,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("compress", &compress);
   m.def("decompress", &decompress);
   m.def("encode", &encode);
+  sa1b::bind_algebra(m);
 #ifdef SA1B_WITH_CUDA
   py::module_ cuda = m.def_submodule("cuda");
   bind_cuda(cuda);

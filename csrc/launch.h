@@ -24,9 +24,15 @@ struct Decode {
   bool resize;           // stretch the window to the plane; else it lies top left, zeros around
   int64_t out_h, out_w;
   void* out;      // [num_planes][out_h][out_w] elements of item_size bytes
-  int item_size;  // 1, 2 or 4
+  int item_size;  // 1, 2 or 4; 0: a bit a pixel, the first of 8 the lowest, rows of whole bytes
   uint32_t one;   // the bits of an element inside the mask; outside it is all zero bits
   bool fresh;     // `out` is a ZeroPages block that nobody has written to
+};
+
+// How the masks of a result are grouped by image.
+struct Images {
+  const int64_t* table = nullptr;  // [num_images][3] number of masks, h, w of each image
+  int64_t num_images = 0;          // 0: not grouped
 };
 
 // What `encode` reads: masks of elements, of which each is foreground or background.

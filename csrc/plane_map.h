@@ -33,6 +33,28 @@ struct Crop {
   Window window_;
 };
 
+// One axis of a resized window.
+class NearestAxis {
+ public:
+  SA1B_HD NearestAxis(uint32_t in, uint32_t out)
+      : in_(in), out_(out), scale_(static_cast<float>(in) / static_cast<float>(out)) {}
+
+  SA1B_HD uint32_t first_at_or_after(uint32_t source) const {
+    if (source == 0) return 0;
+    if (source >= in_) return out_;
+    // nearest_source is monotone and about d * scale: start there and step to the exact place.
+    const double guess = static_cast<double>(source) / scale_;
+    uint32_t d = guess < out_ ? static_cast<uint32_t>(guess) : out_;
+    while (d > 0 && nearest_source(d - 1, scale_, in_) >= source) --d;
+    while (d < out_ && nearest_source(d, scale_, in_) < source) ++d;
+    return d;
+  }
+
+ private:
+  uint32_t in_, out_;
+  float scale_;
+};
+
 class Resize {
  public:
   SA1B_HD explicit Resize(const Window& window)
@@ -41,27 +63,8 @@ class Resize {
   SA1B_HD uint32_t column(uint32_t x) const { return columns_.first_at_or_after(crop_.column(x)); }
 
  private:
-  class Axis {
-   public:
-    SA1B_HD Axis(uint32_t in, uint32_t out)
-        : in_(in), out_(out), scale_(static_cast<float>(in) / static_cast<float>(out)) {}
-    SA1B_HD uint32_t first_at_or_after(uint32_t source) const {
-      if (source == 0) return 0;
-      if (source >= in_) return out_;
-      // nearest_source is monotone and about d * scale: start there and step to the exact place.
-      const double guess = static_cast<double>(source) / scale_;
-      uint32_t d = guess < out_ ? static_cast<uint32_t>(guess) : out_;
-      while (d > 0 && nearest_source(d - 1, scale_, in_) >= source) --d;
-      while (d < out_ && nearest_source(d, scale_, in_) < source) ++d;
-      return d;
-    }
-
-   private:
-    uint32_t in_, out_;
-    float scale_;
-  };
   Crop crop_;
-  Axis rows_, columns_;
+  NearestAxis rows_, columns_;
 };
 
 }  // namespace sa1b

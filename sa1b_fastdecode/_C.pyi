@@ -88,3 +88,43 @@ def encode(
     num_threads: int,
     /,
 ) -> bytearray | None: ...
+def combine(
+    data: int,
+    num_bytes: int,
+    num_masks: int,
+    other: int,
+    other_bytes: int,
+    num_other: int,
+    kind: int,
+    members: int,
+    num_members: int,
+    group_offsets: int,
+    num_groups: int,
+    images: int,
+    num_images: int,
+    num_threads: int,
+    /,
+) -> bytearray | int: ...
+def place(
+    data: int,
+    num_bytes: int,
+    num_masks: int,
+    windows: int,
+    sizes: int,
+    images: int,
+    num_images: int,
+    num_threads: int,
+    /,
+) -> bytearray | int: ...
+def turn(
+    data: int,
+    num_bytes: int,
+    num_masks: int,
+    transpose: bool,
+    reverse_rows: bool,
+    reverse_columns: bool,
+    images: int,
+    num_images: int,
+    num_threads: int,
+    /,
+) -> bytearray | int: ...

@@ -10,6 +10,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sa1b_fastdecode import algebra as algebra
+    from sa1b_fastdecode import data as data
+    from sa1b_fastdecode import evaluation as evaluation
+    from sa1b_fastdecode import spatial as spatial
+    from sa1b_fastdecode import visualize as visualize
     from sa1b_fastdecode.dispatch import active_backend, backends
     from sa1b_fastdecode.ops import (
         decode_rle_batch,
@@ -42,6 +47,9 @@ _HOME = {
     "pack_rles": "pack",
 }
 
+# Packages and modules below this one, which are loaded in the same way.
+_PACKAGES = ("algebra", "data", "evaluation", "spatial", "visualize")
+
 __all__ = [
     "RLEBatch",
     "__version__",
@@ -60,6 +68,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
@@ -68,4 +78,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_PACKAGES})

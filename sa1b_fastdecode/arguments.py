@@ -72,6 +72,26 @@ def read_iscrowd(iscrowd: Any, num_masks: int) -> Tensor:
     return (table != 0).contiguous()
 
 
+def read_labels(labels: Any, num_masks: int) -> Tensor:
+    """Return one int64 for each mask."""
+    table = _integers(labels, "labels")
+    if tuple(table.shape) != (num_masks,):
+        raise ValueError(f"labels must have shape ({num_masks},), not {tuple(table.shape)}")
+    return table.to(torch.int64)
+
+
+def read_offsets(offset: Any, num_masks: int) -> Tensor:
+    """Return int64 (N,2) from one offset or one for each mask."""
+    table = _integers(offset, "offset (dy, dx)")
+    if table.dtype == torch.bool:
+        raise TypeError(f"offset (dy, dx) must be integers, not {offset!r}")
+    if tuple(table.shape) not in ((2,), (num_masks, 2)):
+        raise ValueError(
+            f"offset must have shape (2,) or ({num_masks}, 2), not {tuple(table.shape)}"
+        )
+    return table.expand(num_masks, 2)
+
+
 def read_size(size: Any, what: str) -> tuple[int, int]:
     """Return (height, width) from two positive integers."""
     try:
@@ -98,6 +118,11 @@ def read_num_threads(num_threads: int | None) -> int:
     if operator.index(num_threads) < 1:
         raise ValueError(f"num_threads must be at least 1, not {num_threads}")
     return min(num_threads, _MAX_THREADS)
+
+
+def largest_sides(sizes: Tensor) -> Tensor:
+    """Return the largest height and width of sizes (N,2), zeros for none."""
+    return sizes.amax(dim=0) if len(sizes) > 0 else sizes.new_zeros(2)
 
 
 def extent_of(sizes: Tensor) -> tuple[int, int, bool]:

@@ -48,15 +48,16 @@ class Operators:
         crops: Tensor | None,
         resize: bool,
         shape: Sequence[int],
+        width: int,
         dtype: torch.dtype,
         element: tuple[int, int],
         out: Tensor | None,
         num_threads: int,
     ) -> Tensor:
-        """Decode into ``out``, or into a new tensor of ``shape``."""
+        """Decode planes of ``width`` pixels into ``out``, or into a new tensor of ``shape``."""
         if out is None:
             out = data.new_empty(shape, dtype=dtype)
-        *leading, height, width = shape
+        *leading, height, _ = shape
         images = NOT_GROUPED if num_images is None else num_images
         size = self._native.decode_workspace(data.numel(), num_masks, images)
         workspace = _workspace(size, data)

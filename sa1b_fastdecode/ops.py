@@ -167,6 +167,23 @@ def _as_array(masks: Any) -> np.ndarray[Any, Any]:
     return np.asarray(masks)
 
 
+def read_masks(masks: Any) -> RLEBatch:
+    """Return masks as an RLEBatch: RLEs of any kind are packed, dense masks encoded.
+
+    Dense is a tensor or an array ``(N, H, W)`` or ``(H, W)``, or a list of such ones.
+    """
+    if _is_dense(masks):
+        return encode_masks(masks)
+    if isinstance(masks, list | tuple) and len(masks) > 0 and _is_dense(masks[0]):
+        return RLEBatch.cat([encode_masks(mask) for mask in masks])
+    return pack_rles(masks)
+
+
+def _is_dense(masks: Any) -> bool:
+    """Whether this is an array of pixels; one-dimensional arrays hold counts or dicts."""
+    return isinstance(masks, Tensor | np.ndarray) and masks.ndim > 1
+
+
 def _encode_array(masks: np.ndarray[Any, Any], num_threads: int) -> Tensor:
     """Encode an array where it lies. As a tensor it could have no negative stride."""
     dtype, item_size = masks.dtype, masks.dtype.itemsize

@@ -28,6 +28,8 @@ if EMULATED not in [entry.name for entry in dispatch._TABLE]:
 CPU_BACKENDS = tuple(entry.name for entry in dispatch._TABLE if entry.device == "cpu")
 DEVICE_BACKENDS = tuple(entry.name for entry in dispatch._TABLE if entry.device != "cpu")
 
+BACKEND_FIXTURES = ("backend", "fast_backend", "cpu_backend")
+
 # The same examples in every run; the first call of a Numba kernel compiles, so no deadline.
 settings.register_profile(
     "tests",
@@ -43,12 +45,15 @@ def pytest_addoption(parser):
 
 
 def pytest_generate_tests(metafunc):
-    names = CPU_BACKENDS + (DEVICE_BACKENDS if "device" in metafunc.fixturenames else ())
-    if "backend" in metafunc.fixturenames:
-        metafunc.parametrize("backend", names, indirect=True)
-    if "fast_backend" in metafunc.fixturenames:
-        fast = [name for name in names if name != EMULATED]
-        metafunc.parametrize("fast_backend", fast, indirect=True)
+    everywhere = CPU_BACKENDS + (DEVICE_BACKENDS if "device" in metafunc.fixturenames else ())
+    names = {
+        "backend": everywhere,
+        "fast_backend": [name for name in everywhere if name != EMULATED],
+        "cpu_backend": [name for name in CPU_BACKENDS if name != EMULATED],
+    }
+    for fixture in BACKEND_FIXTURES:
+        if fixture in metafunc.fixturenames:
+            metafunc.parametrize(fixture, names[fixture], indirect=True)
 
 
 def pytest_collection_modifyitems(config, items):
@@ -56,7 +61,7 @@ def pytest_collection_modifyitems(config, items):
     if wanted is None:
         return
     parameters = [item.callspec.params if hasattr(item, "callspec") else {} for item in items]
-    runs = [wanted in (each.get("backend"), each.get("fast_backend")) for each in parameters]
+    runs = [any(each.get(name) == wanted for name in BACKEND_FIXTURES) for each in parameters]
     config.hook.pytest_deselected(items=[i for i, run in zip(items, runs, strict=True) if not run])
     items[:] = [item for item, run in zip(items, runs, strict=True) if run]
 
@@ -82,6 +87,7 @@ def require(name):
         return found
     promised = {
         "cpp": os.environ.get("SA1B_FASTDECODE_REQUIRE_COMPILED") == "1",
+        EMULATED: os.environ.get("SA1B_FASTDECODE_REQUIRE_COMPILED") == "1",
         "cuda": os.environ.get("FAIL_WITHOUT_CUDA") == "1",
     }
     if promised.get(name if found.device == "cpu" else "cuda", False):
@@ -123,9 +129,15 @@ def fast_backend(request):
 
 
 @pytest.fixture
+def cpu_backend(request):
+    """As ``backend``, for operators that no GPU has."""
+    yield from _use(request)
+
+
+@pytest.fixture
 def device(request):
     """The device that the backend of this test serves."""
-    names = [name for name in ("backend", "fast_backend") if name in request.fixturenames]
+    names = [name for name in BACKEND_FIXTURES if name in request.fixturenames]
     backend = request.getfixturevalue(names[0])
     entry = next(entry for entry in dispatch._TABLE if entry.name == backend)
     return torch.device(entry.device)

@@ -128,28 +128,6 @@ def test_demo_on_a_real_file(tmp_path, capsys):
     assert (overlay[masks.any(0)] != background[0]).any(axis=1).all()
 
 
-def test_smaller_masks_stay_on_top():
-    import sa1b_fastdecode as fd
-
-    square = np.zeros((40, 40), dtype=np.uint8)
-    square[16:24, 16:24] = 1
-    everything = np.ones_like(square)
-    image = np.zeros((40, 40, 3), dtype=np.uint8)
-
-    def draw(*masks):
-        counts = [
-            np.diff(np.flatnonzero(np.diff(m.T.ravel(), prepend=0)), prepend=0) for m in masks
-        ]
-        rles = [{"size": [40, 40], "counts": [*c.tolist(), 1600 - int(c.sum())]} for c in counts]
-        return cli.draw_overlay(image, fd.pack_rles(rles))
-
-    for overlay in (draw(square, everything), draw(everything, square)):
-        assert (overlay[20, 20] != overlay[5, 5]).any()
-        assert (overlay[16, 16] != overlay[20, 20]).any()  # the outline
-        assert (overlay > 0).any(axis=2).all()
-    assert (image == 0).all()
-
-
 def test_wrong_result_is_reported(annotation_file, tmp_path, monkeypatch, capsys):
     from pycocotools import mask as coco_mask
 

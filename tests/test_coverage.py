@@ -8,6 +8,7 @@ import inspect
 
 import conftest
 import pytest
+import test_algebra
 import test_decode
 import test_encode
 import test_pairwise
@@ -22,6 +23,7 @@ from sa1b_fastdecode.library import ELEMENTS, VALUES
 # Which test runs each operator; it must take the fixtures `backend` and `device`.
 TEST_OF_OPERATOR = {
     "decode": test_decode.test_decode,
+    "decode_bits": test_decode.test_decode_bits,
     "decode_out": test_decode.test_decode_out,
     "area": test_regions.test_regions,
     "bbox": test_regions.test_regions,
@@ -31,12 +33,23 @@ TEST_OF_OPERATOR = {
     "iou": test_pairwise.test_pairwise,
     "containment": test_pairwise.test_pairwise,
     "intersecting_pairs": test_pairwise.test_intersecting_pairs,
+    "combine": test_algebra.test_mask_by_mask,
+    "place": test_algebra.test_every_operator_of_one_batch,
+    "turn": test_algebra.test_every_operator_of_one_batch,
+}
+
+# The operators of fd.algebra. Its functions: each in a case of one of the two tests above.
+ALGEBRA = {"combine", "place", "turn"}
+ALGEBRA_FUNCTIONS = {
+    *test_algebra.PAIRED,
+    *("complement", "crop", "flip", "merge", "pad", "resize", "rot90", "translate"),
 }
 
 # Where the arguments of the operators come from: from the batch, or from keywords of `decode`.
 KEYWORDS_OF_ARGUMENT = {
     "data": (),
     "num_masks": (),
+    "num_images": (),
     "planes": ("select",),
     "crops": ("crop",),
     "resize": ("size",),
@@ -70,7 +83,7 @@ OPERATORS_OF_FUNCTION = {
     "mask_iou": ("iou",),
     "mask_containment": ("containment",),
 }
-METHODS_ONLY = {"intersecting_pairs"}
+METHODS_ONLY = {"decode_bits", "intersecting_pairs"}
 NOT_OPERATORS = {"RLEBatch", "__version__", "active_backend", "backends", "pack_rles"}
 
 
@@ -102,11 +115,11 @@ def test_every_operator_has_a_test():
 
 @pytest.mark.parametrize("name", TEST_OF_OPERATOR)
 def test_every_operator_runs_on_every_backend(name):
-    assert {"backend", "device"} <= set(inspect.signature(TEST_OF_OPERATOR[name]).parameters)
-    assert [entry.name for entry in dispatch._TABLE] == [
-        *conftest.CPU_BACKENDS,
-        *conftest.DEVICE_BACKENDS,
-    ]
+    fixtures = set(inspect.signature(TEST_OF_OPERATOR[name]).parameters)
+    on_gpus = {"backend", "device"} <= fixtures
+    assert on_gpus or (name in ALGEBRA and fixtures & {"backend", "cpu_backend"})
+    backends = [*conftest.CPU_BACKENDS, *conftest.DEVICE_BACKENDS]
+    assert sorted(entry.name for entry in dispatch._TABLE) == sorted(backends)
 
 
 @pytest.mark.parametrize("name", ["decode", "decode_out"])
@@ -131,6 +144,8 @@ def test_the_property_test_draws_every_keyword():
 
 def test_every_argument_of_the_operators_is_known():
     for name, schema in operators().items():
+        if name in ALGEBRA:
+            continue
         known = KEYWORDS_OF_PAIR_ARGUMENT if name in PAIR_OPERATORS else KEYWORDS_OF_ARGUMENT
         for argument in schema.arguments:
             assert argument.name in known, f"{name} has a new {argument.name}"
@@ -193,4 +208,16 @@ def test_methods_and_function_have_the_same_keywords():
 def test_every_public_function_is_known():
     assert set(fd.__all__) == set(OPERATORS_OF_FUNCTION) | NOT_OPERATORS
     covered = {name for names in OPERATORS_OF_FUNCTION.values() for name in names}
-    assert covered | METHODS_ONLY == set(TEST_OF_OPERATOR)
+    assert covered | METHODS_ONLY | ALGEBRA == set(TEST_OF_OPERATOR)
+
+
+def test_every_function_of_algebra_is_known():
+    assert set(fd.algebra.__all__) == ALGEBRA_FUNCTIONS
+    for name in ALGEBRA_FUNCTIONS - set(test_algebra.PAIRED) - {"complement"}:
+        of_method = inspect.signature(getattr(RLEBatch, name)).parameters
+        of_function = inspect.signature(getattr(fd.algebra, name)).parameters
+        assert [*of_method][1:] == [*of_function][1:]
+        for keyword in [*of_method][1:]:
+            assert of_method[keyword].default == of_function[keyword].default
+    for name in ALGEBRA_FUNCTIONS:
+        assert ">>> " in getattr(fd.algebra, name).__doc__, name

@@ -47,6 +47,16 @@ def test_decode_out(backend, device, case, dtype):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_decode_bits(backend, device, case):
+    """Operator ``decode_bits``."""
+    decoding = case.build()
+    batch = fd.pack_rles(decoding.rles, **decoding.pack or {})
+    result = batch.to(device).decode_bits(**decoding.arguments)
+    expected = np.packbits(decoding.expected, axis=-1, bitorder="little")
+    assert_same(result, expected, torch.uint8)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_decode_rle_batch(backend, device, case):
     """The function gives what pack and decode give."""
     decoding = case.build()

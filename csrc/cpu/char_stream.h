@@ -54,6 +54,7 @@ class CharStream {
     at_ = chunks_.back().begin;
   }
   bool failed() const { return failed_; }
+  void fail() { failed_ = true; }  // also for who has no memory for something else
 
   // How many characters have been written in all.
   size_t written() const { return closed_ + static_cast<size_t>(at_ - chunks_.back().begin); }

@@ -5,6 +5,7 @@ their reasons stand there. Kernels are serial and release the GIL; threads come 
 Numba's own thread pools abort when several Python threads call at once, or kill forked children.
 """
 
+from sa1b_fastdecode.numba_cpu.algebra import combine, place, turn
 from sa1b_fastdecode.numba_cpu.codec import compress, decompress, pack, validate
 from sa1b_fastdecode.numba_cpu.decode import decode
 from sa1b_fastdecode.numba_cpu.encode import encode
@@ -14,6 +15,7 @@ from sa1b_fastdecode.numba_cpu.regions import regions
 
 __all__ = [
     "ZeroPages",
+    "combine",
     "compress",
     "decode",
     "decompress",
@@ -21,6 +23,8 @@ __all__ = [
     "intersecting_pairs",
     "pack",
     "pairwise",
+    "place",
     "regions",
+    "turn",
     "validate",
 ]

@@ -7,6 +7,7 @@ from collections import deque
 
 import numpy as np
 
+from sa1b_fastdecode.numba_cpu.bits import lowest_bit
 from sa1b_fastdecode.numba_cpu.jit import jit
 from sa1b_fastdecode.numba_cpu.memory import SCRATCH_BYTES, Array, array_at
 from sa1b_fastdecode.numba_cpu.runs import put_value
@@ -25,12 +26,6 @@ _WORD_CHARS = 64 * MAX_CHARS_PER_COUNT
 _FIRST_CHUNK, _CHUNK = 16 << 10, 1 << 20
 _MAX_ENCODERS = 64
 _MIN_STRIP_COLUMNS, _MIN_STRIP_PIXELS = 256, 1 << 18
-
-# Multiplied by this, each power of two has other 6 highest bits, which tell it apart.
-_DE_BRUIJN = 0x03F79D71B4CB0A89
-_BIT_INDEX = np.zeros(64, np.uint8)
-for _bit in range(64):
-    _BIT_INDEX[(_DE_BRUIJN << _bit & 0xFFFFFFFFFFFFFFFF) >> 58] = _bit
 
 
 @jit
@@ -142,10 +137,8 @@ def _put_boundary(chars, out, state, position):
 def _put_boundaries(chars, out, state, position, bits):
     """Write a boundary at ``position`` + i for every set bit i."""
     while bits != 0:
-        lowest = bits & (~bits + np.uint64(1))
-        i = _BIT_INDEX[(lowest * np.uint64(_DE_BRUIJN)) >> np.uint64(58)]
-        out = _put_boundary(chars, out, state, position + np.int64(i))
-        bits ^= lowest
+        out = _put_boundary(chars, out, state, position + lowest_bit(bits))
+        bits &= bits - np.uint64(1)
     return out
 
 
