@@ -28,7 +28,11 @@ except ImportError:
 CSRC = Path("csrc")
 
 # Compute capabilities; the last is also kept as PTX, from which drivers compile for later GPUs.
+# TORCH_CUDA_ARCH_LIST="9.0" builds for one only.
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
+
+# What the assembler says of each kernel: scripts/kernel-report reads it.
+REPORTS = Path("build") / "ptxas"
 
 
 def sources(suffix: str) -> list[str]:
@@ -76,20 +80,29 @@ def build_cuda(nvcc: str, folder: Path) -> list[str]:
     """Compile the CUDA kernels and return the objects; those that are up to date are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     known = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=True)
-    targets = [number for number in ARCHITECTURES if f"compute_{number}\n" in known.stdout]
+    named = re.findall(r"(\d+)\.(\d)", os.environ.get("TORCH_CUDA_ARCH_LIST", ""))
+    wanted = [int(major + minor) for major, minor in named] or ARCHITECTURES
+    targets = [number for number in wanted if f"compute_{number}\n" in known.stdout]
     codes = [f"-gencode=arch=compute_{n},code=sm_{n}" for n in targets]
     codes.append(f"-gencode=arch=compute_{targets[-1]},code=compute_{targets[-1]}")
     # Contracted multiply-adds would make results differ from the CPU's.
-    flags = ["-O3", "-std=c++17", "--fmad=false", "-Werror=all-warnings"]
+    flags = ["-O3", "-std=c++17", "--fmad=false", "-Werror=all-warnings", "-Xptxas=-v"]
+    REPORTS.mkdir(parents=True, exist_ok=True)
     host = ["-Xcompiler=-fPIC,-fvisibility=hidden,-Wall"]
     headers = [*CSRC.glob("*.h"), *CSRC.glob("cuda/*.*h")]
     newest = max(path.stat().st_mtime for path in headers)
 
     def compile_one(source: str) -> str:
         to = folder / f"{Path(source).stem}_cuda.o"
-        if not to.exists() or to.stat().st_mtime < max(newest, Path(source).stat().st_mtime):
+        report = REPORTS / f"{Path(source).stem}.txt"
+        missing = not (to.exists() and report.exists())
+        if missing or to.stat().st_mtime < max(newest, Path(source).stat().st_mtime):
             command = [nvcc, *flags, *codes, *host, f"-I{CSRC}", "-c", source, "-o", str(to)]
-            subprocess.run(command, check=True)
+            done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+            if done.returncode != 0:
+                print(done.stderr, file=sys.stderr)
+                done.check_returncode()
+            report.write_text(done.stderr)
         return str(to)
 
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 4)) as pool:
