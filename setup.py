@@ -30,7 +30,14 @@ except ImportError:
 CSRC = Path("csrc")
 
 # Compute capabilities; the last is also kept as PTX, from which drivers compile for later GPUs.
+# TORCH_CUDA_ARCH_LIST="9.0" builds for one only.
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
+
+# What the assembler says of each kernel: scripts/kernel-report reads it.
+REPORTS = Path("build") / "ptxas"
+
+# Compiling takes a minute of one core, so objects are kept from one installation to the next.
+OBJECTS = Path("build") / "cuda"
 
 
 def sources(suffix: str) -> list[str]:
@@ -107,16 +114,23 @@ def build_cuda(nvcc: str, folder: Path) -> list[str]:
     folder /= hashlib.sha256(" ".join(targets).encode()).hexdigest()[:8]
     folder.mkdir(parents=True, exist_ok=True)
     # Contracted multiply-adds would make results differ from the CPU's.
-    flags = ["-O3", "-std=c++17", "--fmad=false", "-Werror=all-warnings"]
+    flags = ["-O3", "-std=c++17", "--fmad=false", "-Werror=all-warnings", "-Xptxas=-v"]
+    REPORTS.mkdir(parents=True, exist_ok=True)
     host = ["-Xcompiler=-fPIC,-fvisibility=hidden,-Wall"]
     headers = [*CSRC.glob("*.h"), *CSRC.glob("cuda/*.*h")]
     newest = max(path.stat().st_mtime for path in headers)
 
     def compile_one(source: str) -> str:
         to = folder / f"{Path(source).stem}_cuda.o"
-        if not to.exists() or to.stat().st_mtime < max(newest, Path(source).stat().st_mtime):
+        report = REPORTS / f"{Path(source).stem}.txt"
+        missing = not (to.exists() and report.exists())
+        if missing or to.stat().st_mtime < max(newest, Path(source).stat().st_mtime):
             command = [nvcc, *flags, *targets, *host, f"-I{CSRC}", "-c", source, "-o", str(to)]
-            subprocess.run(command, check=True)
+            done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+            if done.returncode != 0:
+                print(done.stderr, file=sys.stderr)
+                done.check_returncode()
+            report.write_text(done.stderr)
         return str(to)
 
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 4)) as pool:
@@ -152,7 +166,7 @@ class OptionalBuild(BuildExtension):  # type: ignore[misc, valid-type]
         if nvcc is None:
             return
         try:
-            objects = build_cuda(nvcc, Path(self.build_temp) / "cuda")
+            objects = build_cuda(nvcc, OBJECTS)
         except (OSError, ValueError, subprocess.CalledProcessError) as error:
             if os.environ.get("SA1B_FASTDECODE_REQUIRE_COMPILED") == "1":
                 raise

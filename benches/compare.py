@@ -182,10 +182,15 @@ def describe_versions() -> dict[str, str]:
 
 def _git(*arguments: str) -> str:
     command = ["git", "-C", str(RESULTS.parent), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:  # there is no git
+        return ""
 
 
 def describe_commit() -> str:
+    if "COMMIT" in os.environ:  # of sources that were copied without their history
+        return os.environ["COMMIT"]
     commit = _git("rev-parse", "--verify", "HEAD") or "none"
     return f"{commit} with changes" if _git("status", "--porcelain") else commit
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pycocotools.mask
 from numpy.typing import NDArray
+
+with contextlib.suppress(ImportError):  # on machines with a GPU it may be missing
+    import pycocotools.mask
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 PAGE = 4096

@@ -85,6 +85,86 @@ def all_rows(cases: Sequence[dict[str, Any]]) -> list[str]:
     return _table(["ms", *names], rows)
 
 
+def _microseconds(spread: dict[str, Any] | None) -> str:
+    if spread is None:
+        return ""
+    median = spread["median_ms"] * 1e3
+    return f"{median:.0f}" if median >= 100 else f"{median:.3g}"
+
+
+def _of_floor(case: dict[str, Any]) -> str:
+    """The floor's time over the kernels', and what is written in that time."""
+    floor, kernels = (case["contenders"].get(name) for name in ("memset", "kernels"))
+    if floor is None or kernels is None:
+        return ""
+    return f"{floor['median_ms'] / kernels['median_ms']:.0%}, {kernels['gb_per_s']:.0f} GB/s"
+
+
+def _best_peer(case: dict[str, Any]) -> str:
+    best = _fastest(case, "peer")
+    return f"{_microseconds(case['contenders'][best])} ({best})" if best else ""
+
+
+# The columns of the GPU's table: where the masks are before the call.
+FROM = ("from dicts", "from a pinned batch", "from a batch on the GPU", "kernels", "memset")
+
+
+def gpu_summary(results: dict[str, Any]) -> list[str]:
+    """A row for each case on a GPU, in microseconds."""
+    rows = [
+        [
+            case["title"],
+            *(_microseconds(case["contenders"].get(name)) for name in FROM),
+            _of_floor(case),
+            _best_peer(case),
+        ]
+        for case in results["cases"].values()
+        if "from a batch on the GPU" in case["contenders"]
+    ]
+    # Encoding begins with dense masks.
+    rows += [
+        [
+            case["title"],
+            *("", ""),
+            _microseconds(case["contenders"]["from masks on the GPU"]),
+            *("", "", ""),
+            _best_peer(case),
+        ]
+        for case in results["cases"].values()
+        if "from masks on the GPU" in case["contenders"]
+    ]
+    header = ["us", *FROM, "of memset's speed", "best other way on a GPU"]
+    return ["", *_table(header, rows), "", gpu_provenance(results)]
+
+
+def gpu_lines(results: dict[str, Any]) -> list[str]:
+    """All that was found on a GPU: what ran, the targets, the times."""
+    cases = list(results["cases"].values())
+    parts = [
+        [name, str(part.get("tests", part.get("calls", ""))), "ok" if part["passed"] else "**no**"]
+        for name, part in results["parts"].items()
+    ]
+    return [
+        *gpu_summary(results),
+        "",
+        *_table(["on the GPU", "tests or calls", "passed"], parts),
+        "",
+        *target_rows([case for case in cases if case["targets"]]),
+    ]
+
+
+def gpu_provenance(results: dict[str, Any]) -> str:
+    machine = results["machine"]
+    listed = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    left_out = "".join(f" Left out: {n}: {why}." for n, why in results["left_out"].items())
+    return (
+        f"{machine['gpu']}, driver {machine['driver']}, CUDA {machine['cuda']}, "
+        f"{machine['cores']} cores; {results['date']}, commit {results['commit']}; {listed}; "
+        f"seed {results['seed']}. Medians in microseconds until the GPU has done all; `kernels` and "
+        f"`memset` by the GPU's own clock.{left_out}"
+    )
+
+
 def provenance(results: dict[str, Any]) -> str:
     machine, versions = results["machine"], results["versions"]
     listed = ", ".join(f"{name} {version}" for name, version in versions.items())
@@ -108,14 +188,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m benches.render")
     parser.add_argument("results", type=Path, nargs="?", help="default: the newest in results/")
     chosen: Path | None = parser.parse_args().results
-    newest = chosen or max(RESULTS.glob("*.json"), key=lambda path: path.stat().st_mtime)
+    on_cpu = [path for path in RESULTS.glob("*.json") if not path.name.startswith("gpu-")]
+    newest = chosen or max(on_cpu, key=lambda path: path.stat().st_mtime)
     results = json.loads(newest.read_text())
     cases = list(results["cases"].values())
     told = provenance(results)
     with_targets = [case for case in cases if case["targets"]]
     tables = [*target_rows(with_targets), "", *summary_rows(cases), "", *all_rows(cases)]
-    replace_between_markers(HERE / "README.md", [told, "", *tables])
-    replace_between_markers(HERE.parent / "README.md", [*summary_rows(with_targets), "", told])
+    gpus = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("gpu-*.json"))]
+    on_gpus = [line for gpu in gpus for line in gpu_lines(gpu)]
+    summaries = [line for gpu in gpus for line in gpu_summary(gpu)]
+    replace_between_markers(HERE / "README.md", [told, "", *tables, *on_gpus])
+    replace_between_markers(
+        HERE.parent / "README.md", [*summary_rows(with_targets), "", told, *summaries]
+    )
 
 
 if __name__ == "__main__":

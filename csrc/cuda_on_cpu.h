@@ -33,7 +33,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <set>
 #include <stdexcept>
+#include <string>
 #include <tuple>
 #include <type_traits>
 
@@ -127,6 +129,9 @@ class Bug : public std::logic_error {
 
 // Orders of the launches that follow in this host thread: the same seed, the same orders.
 void set_seed(uint64_t seed);
+
+// The kernels that were launched since this was last asked, as SA1B_LAUNCH names them.
+std::set<std::string> take_launched();
 
 struct Line {
   const char* file;

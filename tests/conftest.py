@@ -1,4 +1,8 @@
-"""Every test that takes the fixture ``backend`` runs once on each backend of the library."""
+"""Every test that takes the fixture ``backend`` runs once on each backend that it is about.
+
+One that takes ``device`` as well puts its tensors there, and so runs on the GPU's backends too. The
+others are about what happens on the CPU. ``pytest --backend NAME`` runs the tests of one backend.
+"""
 
 import contextlib
 import importlib
@@ -24,6 +28,8 @@ if EMULATED not in [entry.name for entry in dispatch._TABLE]:
 CPU_BACKENDS = tuple(entry.name for entry in dispatch._TABLE if entry.device == "cpu")
 DEVICE_BACKENDS = tuple(entry.name for entry in dispatch._TABLE if entry.device != "cpu")
 
+BACKEND_FIXTURES = ("backend", "fast_backend", "cpu_backend")
+
 # The same examples in every run; the first call of a Numba kernel compiles, so no deadline.
 settings.register_profile(
     "tests",
@@ -34,15 +40,43 @@ settings.register_profile(
 settings.load_profile("tests")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--backend", help="run only what takes the fixture `backend`, on this one")
+
+
+def pytest_generate_tests(metafunc):
+    everywhere = CPU_BACKENDS + (DEVICE_BACKENDS if "device" in metafunc.fixturenames else ())
+    names = {
+        "backend": everywhere,
+        "fast_backend": [name for name in everywhere if name != EMULATED],
+        "cpu_backend": [name for name in CPU_BACKENDS if name != EMULATED],
+    }
+    for fixture in BACKEND_FIXTURES:
+        if fixture in metafunc.fixturenames:
+            metafunc.parametrize(fixture, names[fixture], indirect=True)
+
+
+def pytest_collection_modifyitems(config, items):
+    wanted = config.getoption("--backend")
+    if wanted is None:
+        return
+    parameters = [item.callspec.params if hasattr(item, "callspec") else {} for item in items]
+    runs = [any(each.get(name) == wanted for name in BACKEND_FIXTURES) for each in parameters]
+    config.hook.pytest_deselected(items=[i for i, run in zip(items, runs, strict=True) if not run])
+    items[:] = [item for item, run in zip(items, runs, strict=True) if run]
+
+
 def pytest_configure(config):
     # pycocotools 2.0 warns with NumPy 2 whenever it decodes.
     config.addinivalue_line("filterwarnings", "ignore:__array__ implementation:DeprecationWarning")
 
 
 def available():
-    """Return the names of the backends that can run here."""
+    """Return the names of the CPU's backends that can run here."""
     return [
-        found.name for found in dispatch.backends() if found.available and found.name != EMULATED
+        found.name
+        for found in dispatch.backends()
+        if found.available and found.device == "cpu" and found.name != EMULATED
     ]
 
 
@@ -73,7 +107,7 @@ def poisoned_memory(request):
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.fixture(params=CPU_BACKENDS + DEVICE_BACKENDS)
+@pytest.fixture
 def backend(request):
     """The name of the backend that the test runs on."""
     yield from _use(request)
@@ -88,13 +122,13 @@ def _use(request):
             yield request.param
 
 
-@pytest.fixture(params=[name for name in CPU_BACKENDS + DEVICE_BACKENDS if name != EMULATED])
+@pytest.fixture
 def fast_backend(request):
     """As ``backend``, for tests of so much work that emulating it takes minutes."""
     yield from _use(request)
 
 
-@pytest.fixture(params=[name for name in CPU_BACKENDS if name != EMULATED])
+@pytest.fixture
 def cpu_backend(request):
     """As ``backend``, for operators that no GPU has."""
     yield from _use(request)
@@ -103,9 +137,7 @@ def cpu_backend(request):
 @pytest.fixture
 def device(request):
     """The device that the backend of this test serves."""
-    names = [
-        name for name in ("backend", "fast_backend", "cpu_backend") if name in request.fixturenames
-    ]
+    names = [name for name in BACKEND_FIXTURES if name in request.fixturenames]
     backend = request.getfixturevalue(names[0])
     entry = next(entry for entry in dispatch._TABLE if entry.name == backend)
     return torch.device(entry.device)

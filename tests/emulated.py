@@ -21,6 +21,7 @@ def _load():
 
 _module = _load()
 set_seed = _module.set_seed
+take_launched = _module.take_launched
 
 
 class Operators(CudaOperators):

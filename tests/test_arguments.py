@@ -10,7 +10,7 @@ import sa1b_fastdecode as fd
 # --- Arguments of decode
 
 
-def test_mixed_sizes_need_padding(backend):
+def test_mixed_sizes_need_padding(backend, device):
     batch = fd.pack_rles([GOOD, GOOD, {"size": [6, 5], "counts": [30]}])
     with pytest.raises(ValueError, match=r"mask 0 is 4x5, mask 2 is 6x5.*pad"):
         batch.decode()
@@ -29,10 +29,11 @@ def test_mixed_sizes_need_padding(backend):
         ((3, 4, 5), torch.int64, "int64"),
     ],
 )
-def test_out_of_another_kind(backend, shape, dtype, message):
-    out = torch.full(shape, 1, dtype=dtype)
+def test_out_of_another_kind(backend, device, shape, dtype, message):
+    batch = BATCH.to(device)
+    out = torch.full(shape, 1, dtype=dtype, device=device)
     with pytest.raises(ValueError, match=message):
-        BATCH.decode(out=out)
+        batch.decode(out=out)
     assert bool((out == 1).all())
 
 
@@ -54,9 +55,10 @@ def test_out_with_strides(backend, out):
 
 
 @pytest.mark.parametrize("out", [np.zeros((3, 4, 5), np.uint8), [[0]], "out", 3])
-def test_out_is_no_tensor(backend, out):
+def test_out_is_no_tensor(backend, device, out):
+    batch = BATCH.to(device)
     with pytest.raises(TypeError, match=f"out.*{type(out).__name__}"):
-        BATCH.decode(out=out)
+        batch.decode(out=out)
 
 
 def test_out_on_another_device(backend):
@@ -64,17 +66,20 @@ def test_out_on_another_device(backend):
         BATCH.decode(out=torch.zeros(3, 4, 5, dtype=torch.uint8, device="meta"))
 
 
-def test_out_of_one_plane_may_have_any_stride_where_it_does_not_matter(backend):
-    out = torch.zeros(1, 4, 5, dtype=torch.uint8).as_strided((1, 4, 5), (1, 5, 1))
-    assert torch.equal(BATCH[0].decode(out=out), BATCH[0].decode())
+def test_out_of_one_plane_may_have_any_stride_where_it_does_not_matter(backend, device):
+    batch = BATCH.to(device)
+    memory = torch.zeros(1, 4, 5, dtype=torch.uint8, device=device)
+    out = memory.as_strided((1, 4, 5), (1, 5, 1))
+    assert torch.equal(batch[0].decode(out=out), batch[0].decode())
 
 
 @pytest.mark.parametrize(
     "dtype", [torch.int64, torch.float64, torch.int8, torch.complex64, "uint8", np.uint8, None, int]
 )
-def test_dtypes_that_do_not_exist(backend, dtype):
+def test_dtypes_that_do_not_exist(backend, device, dtype):
+    batch = BATCH.to(device)
     with pytest.raises((ValueError, TypeError), match=r"dtype.*torch\.uint8.*bfloat16"):
-        BATCH.decode(dtype=dtype)
+        batch.decode(dtype=dtype)
 
 
 OUTSIDE = [
@@ -87,88 +92,99 @@ OUTSIDE = [
 
 @pytest.mark.parametrize("window", OUTSIDE, ids=str)
 @pytest.mark.parametrize("size", [None, (2, 2)])
-def test_crop_outside_its_mask(backend, window, size):
+def test_crop_outside_its_mask(backend, device, window, size):
+    batch = BATCH.to(device)
     with pytest.raises(ValueError, match=r"^mask 0: crop.*4x5"):
-        BATCH.decode(crop=window, size=size)
+        batch.decode(crop=window, size=size)
     windows = torch.tensor([(0, 0, 1, 1), (0, 0, 1, 1), window])
     with pytest.raises(ValueError, match=r"^mask 2: crop.*4x5"):
-        BATCH.decode(crop=windows, size=size)
+        batch.decode(crop=windows, size=size)
 
 
 @pytest.mark.parametrize(
     "crop",
     [(0, 0, 1), (0, 0, 1, 1, 1), [[0, 0, 1, 1]] * 2, [[0, 0, 1, 1]] * 4, [[[0, 0, 1, 1]]], []],
 )
-def test_crop_of_another_shape(backend, crop):
+def test_crop_of_another_shape(backend, device, crop):
+    batch = BATCH.to(device)
     with pytest.raises((ValueError, TypeError), match="crop"):
-        BATCH.decode(crop=crop)
+        batch.decode(crop=crop)
 
 
 @pytest.mark.parametrize(
     "crop",
     [(0.0, 0.0, 1.0, 1.0), "0011", object(), (None,) * 4, [True] * 4, {0, 1}, (2**64, 0, 1, 1)],
 )
-def test_crop_of_a_wrong_kind(backend, crop):
+def test_crop_of_a_wrong_kind(backend, device, crop):
+    batch = BATCH.to(device)
     with pytest.raises((TypeError, ValueError), match="crop"):
-        BATCH.decode(crop=crop)
+        batch.decode(crop=crop)
 
 
 @pytest.mark.parametrize("index", [[3], [-4], [0, 1, 2**40], -4, torch.tensor([3]), [2**63]])
-def test_select_out_of_range(backend, index):
+def test_select_out_of_range(backend, device, index):
+    batch = BATCH.to(device)
     with pytest.raises(IndexError, match="3 masks"):
-        BATCH.decode(select=index)
+        batch.decode(select=index)
     mixed = fd.pack_rles([GOOD, GOOD, {"size": [6, 5], "counts": [30]}])
     with pytest.raises(IndexError, match="3 masks"):
         mixed.decode(select=index, pad=True)
     with pytest.raises(IndexError, match="0 masks"):
-        BATCH[:0].decode(select=[0])
+        batch[:0].decode(select=[0])
 
 
 @pytest.mark.parametrize("select", [[0.5], "0", object(), [None], torch.tensor([0.0]), {0}])
-def test_select_of_a_wrong_kind(backend, select):
+def test_select_of_a_wrong_kind(backend, device, select):
+    batch = BATCH.to(device)
     with pytest.raises(TypeError, match="integers"):
-        BATCH.decode(select=select)
+        batch.decode(select=select)
 
 
 @pytest.mark.parametrize("keyword", ["size", "pad"])
 @pytest.mark.parametrize(
     "value", [5, "55", (5,), (5, 5, 5), (5.0, 5.0), ("5", "5"), (None, 5), object()]
 )
-def test_sizes_of_a_wrong_kind(backend, keyword, value):
+def test_sizes_of_a_wrong_kind(backend, device, keyword, value):
+    batch = BATCH.to(device)
     with pytest.raises(TypeError, match=f"{keyword}.*integers"):
-        BATCH.decode(**{keyword: value})
+        batch.decode(**{keyword: value})
 
 
 @pytest.mark.parametrize("keyword", ["size", "pad"])
 @pytest.mark.parametrize("value", [(0, 5), (5, 0), (-5, 5), (2**32, 5), (5, 2**64)])
-def test_sizes_that_do_not_exist(backend, keyword, value):
+def test_sizes_that_do_not_exist(backend, device, keyword, value):
+    batch = BATCH.to(device)
     with pytest.raises(ValueError, match=keyword):
-        BATCH.decode(**{keyword: value})
+        batch.decode(**{keyword: value})
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32], ids=str)
 @pytest.mark.parametrize("keyword", ["size", "pad"])
 @pytest.mark.parametrize("num_masks", [1, 2, 3])
-def test_results_too_large_for_any_memory(backend, keyword, num_masks, dtype):
+def test_results_too_large_for_any_memory(backend, device, keyword, num_masks, dtype):
+    batch = BATCH.to(device)
     with pytest.raises((MemoryError, ValueError), match=r"(?i)memory|bytes|large|4294967295"):
-        BATCH[:num_masks].decode(dtype=dtype, **{keyword: (2**32 - 1, 2**32 - 1)})
+        batch[:num_masks].decode(dtype=dtype, **{keyword: (2**32 - 1, 2**32 - 1)})
 
 
 @pytest.mark.parametrize("num_threads", [0, -1, -(2**40)])
-def test_no_threads(backend, num_threads):
+def test_no_threads(backend, device, num_threads):
+    batch = BATCH.to(device)
     with pytest.raises(ValueError, match=f"num_threads.*{num_threads}"):
-        BATCH.decode(num_threads=num_threads)
+        batch.decode(num_threads=num_threads)
 
 
 @pytest.mark.parametrize("num_threads", [1.0, "2", [2]])
-def test_num_threads_of_a_wrong_kind(backend, num_threads):
+def test_num_threads_of_a_wrong_kind(backend, device, num_threads):
+    batch = BATCH.to(device)
     with pytest.raises(TypeError):
-        BATCH.decode(num_threads=num_threads)
+        batch.decode(num_threads=num_threads)
 
 
 @pytest.mark.parametrize("num_threads", [1000, 2**31, 2**40])
-def test_more_threads_than_any_machine_has(backend, num_threads):
-    assert torch.equal(BATCH.decode(num_threads=num_threads), BATCH.decode())
+def test_more_threads_than_any_machine_has(backend, device, num_threads):
+    batch = BATCH.to(device)
+    assert torch.equal(batch.decode(num_threads=num_threads), batch.decode())
 
 
 @pytest.mark.parametrize(
@@ -239,9 +255,9 @@ def test_no_threads_to_encode(backend, num_threads):
         fd.encode_masks(np.ones((3, 3)), num_threads=num_threads)
 
 
-def test_more_masks_than_any_memory_holds(backend):
+def test_more_masks_than_any_memory_holds(backend, device):
     with pytest.raises(MemoryError):
-        fd.encode_masks(torch.zeros(1, 0, 5).expand(2**50, 0, 5))
+        fd.encode_masks(torch.zeros(1, 0, 5, device=device).expand(2**50, 0, 5))
 
 
 def test_masks_on_devices_without_kernels(backend):
@@ -249,12 +265,12 @@ def test_masks_on_devices_without_kernels(backend):
         fd.encode_masks(torch.zeros(3, 3, device="meta"))
 
 
-def test_operator_of_encode_called_directly(backend):
+def test_operator_of_encode_called_directly(backend, device):
     encode = torch.ops.sa1b_fastdecode.encode
     with pytest.raises(TypeError, match="complex"):
-        encode(torch.zeros(3, 3, dtype=torch.complex64), 1)
+        encode(torch.zeros(3, 3, dtype=torch.complex64, device=device), 1)
     with pytest.raises(ValueError, match="shape"):
-        encode(torch.zeros(3), 1)
+        encode(torch.zeros(3, device=device), 1)
 
 
 # --- Pairs
@@ -319,9 +335,10 @@ def test_sizes_do_not_matter_where_nothing_is_compared(backend, operator):
 @pytest.mark.parametrize(
     "other", [None, GOOD, [GOOD], torch.zeros(3), np.zeros((3, 4, 5)), "12", 3]
 )
-def test_other_is_no_batch(backend, operator, other):
+def test_other_is_no_batch(backend, device, operator, other):
+    batch = BATCH.to(device)
     with pytest.raises(TypeError, match=f"RLEBatch, not {type(other).__name__}"):
-        getattr(BATCH, operator)(other)
+        getattr(batch, operator)(other)
 
 
 def kind_of(value):
@@ -370,39 +387,41 @@ def test_pairs_with_a_malformed_mask(backend, operator):
         ([2**64] * 3, ValueError, "iscrowd"),
     ],
 )
-def test_iscrowd_of_a_wrong_kind(backend, iscrowd, kind, message):
+def test_iscrowd_of_a_wrong_kind(backend, device, iscrowd, kind, message):
+    batch = BATCH.to(device)
     with pytest.raises(kind, match=message):
-        BATCH.iou(BATCH, iscrowd)
+        batch.iou(batch, iscrowd)
     with pytest.raises(kind, match=message):
         fd.pack_rles([[GOOD], [GOOD, GOOD]]).iou(fd.pack_rles([[GOOD, GOOD], [GOOD]]), iscrowd)
     with pytest.raises(kind, match=message):
         fd.mask_iou([GOOD], [GOOD] * 3, iscrowd)
 
 
-def test_any_integer_but_zero_is_a_crowd(backend):
-    expected = BATCH.iou(BATCH, [True, False, True])
-    assert torch.equal(BATCH.iou(BATCH, [-1, 0, 256]), expected)
-    assert torch.equal(BATCH.iou(BATCH, np.array([2**40, 0, 1])[::-1][::-1]), expected)
+def test_any_integer_but_zero_is_a_crowd(backend, device):
+    batch = BATCH.to(device)
+    expected = batch.iou(batch, [True, False, True])
+    assert torch.equal(batch.iou(batch, [-1, 0, 256]), expected)
+    assert torch.equal(batch.iou(batch, np.array([2**40, 0, 1])[::-1][::-1]), expected)
 
 
 # --- Devices
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
-@pytest.mark.parametrize("device", ["cuda", "cuda:1", torch.device("cuda")])
-def test_cuda_without_cuda(backend, device):
+@pytest.mark.parametrize("place", ["cuda", "cuda:1", torch.device("cuda")])
+def test_cuda_without_cuda(backend, place):
     with pytest.raises(RuntimeError, match=r"cuda.*device='cpu'"):
-        fd.decode_rle_batch([GOOD], device)
+        fd.decode_rle_batch([GOOD], place)
     with pytest.raises(RuntimeError, match="cuda"):
-        BATCH.to(device)
+        BATCH.to(place)
     with pytest.raises(RuntimeError, match="cuda"):
         BATCH.cuda()
 
 
-@pytest.mark.parametrize("device", ["meta", "xpu"])
-def test_devices_without_kernels(backend, device):
-    with pytest.raises(RuntimeError, match=device):
-        BATCH.to(device)
+@pytest.mark.parametrize("place", ["meta", "xpu"])
+def test_devices_without_kernels(backend, place):
+    with pytest.raises(RuntimeError, match=place):
+        BATCH.to(place)
 
 
 def test_out_that_requires_a_gradient():

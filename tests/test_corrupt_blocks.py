@@ -39,9 +39,9 @@ def operator_calls(data, num_masks):
     out = torch.full((3, 4, 5), 7, dtype=torch.uint8)
     planes = torch.tensor([2, 0, 1])
     return [
-        lambda: ops.decode(data, num_masks, planes, None, False, [3, 4, 5], torch.uint8, 1),
-        lambda: ops.decode(data, num_masks, planes, None, True, [3, 9, 9], torch.float32, 2),
-        lambda: ops.decode_out(data, num_masks, planes, None, False, out, 1),
+        lambda: ops.decode(data, num_masks, None, planes, None, False, [3, 4, 5], torch.uint8, 1),
+        lambda: ops.decode(data, num_masks, None, planes, None, True, [3, 9, 9], torch.float32, 2),
+        lambda: ops.decode_out(data, num_masks, None, planes, None, False, out, 1),
         lambda: ops.area(data, num_masks),
         lambda: ops.bbox(data, num_masks),
         lambda: ops.centroid(data, num_masks),
@@ -74,7 +74,7 @@ def check_corrupt_blocks():
 def check_inconsistent_arguments():
     ops = torch.ops.sa1b_fastdecode
     data, n = BATCH.data, 3
-    decode = functools.partial(ops.decode, data, n)
+    decode = functools.partial(ops.decode, data, n, None)
     window = torch.tensor([[0, 0, 4, 5]] * 3)
     shape, u8 = [3, 4, 5], torch.uint8
     calls = {
@@ -103,16 +103,16 @@ def check_inconsistent_arguments():
             torch.zeros(4, dtype=torch.int64), None, False, [4, 2**62, 1], u8, 1
         ),
         "out of other dtype": lambda: ops.decode_out(
-            data, n, None, None, False, torch.zeros(3, 4, 5).double(), 1
+            data, n, None, None, None, False, torch.zeros(3, 4, 5).double(), 1
         ),
         "strided out": lambda: ops.decode_out(
-            data, n, None, None, False, torch.zeros(3, 5, 4, dtype=u8).transpose(1, 2), 1
+            data, n, None, None, None, False, torch.zeros(3, 5, 4, dtype=u8).transpose(1, 2), 1
         ),
         "small out": lambda: ops.decode_out(
-            data, n, None, None, False, torch.zeros(3, 4, 4, dtype=u8), 1
+            data, n, None, None, None, False, torch.zeros(3, 4, 4, dtype=u8), 1
         ),
         "few planes in out": lambda: ops.decode_out(
-            data, n, None, None, False, torch.zeros(2, 4, 5, dtype=u8), 1
+            data, n, None, None, None, False, torch.zeros(2, 4, 5, dtype=u8), 1
         ),
     }
     for name in available():

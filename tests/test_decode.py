@@ -200,10 +200,10 @@ def test_size_beyond_what_float32_counts(backend, device):
         assert_same(batch.decode(size=(1, width)), expected, torch.uint8)
 
 
-def test_mask_without_rows_before_a_large_one(backend):
+def test_mask_without_rows_before_a_large_one(backend, device):
     """In an output that gets pages of its own (from 32 MB on) and is planned for."""
     rles = [{"size": [0, 5], "counts": "0"}, {"size": [6000, 6000], "counts": [100, 35_999_900]}]
-    planes = fd.decode_rle_batch(rles, pad=True)
+    planes = fd.decode_rle_batch(rles, device, pad=True)
     assert planes.shape == (2, 6000, 6000)
     assert planes[0].count_nonzero() == 0
     assert planes[1].count_nonzero() == 35_999_900

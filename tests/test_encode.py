@@ -27,7 +27,7 @@ def canonical(masks):
     return rles
 
 
-def assert_encoded(batch, rles):
+def assert_encoded(batch, rles, device="cpu"):
     """Equal to the batch that packing makes, in every byte; so sizes and offsets are right, too."""
     expected = fd.pack_rles(rles)
     assert batch.to_coco("bytes") == rles
@@ -37,7 +37,7 @@ def assert_encoded(batch, rles):
         expected.width,
         expected.uniform,
     )
-    assert batch.device.type == "cpu"
+    assert batch.device.type == torch.device(device).type
 
 
 def of_type(masks, dtype):
@@ -154,18 +154,28 @@ def masks_of_every_kind(h, w, seed=0):
     return np.stack(draws.every_kind(h, w, seed)).astype(bool)
 
 
+def on_device(tensor, device):
+    """Return a tensor on a device with the same strides, and the same memory between elements."""
+    if device.type == "cpu":
+        return tensor
+    memory = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage()).to(device)
+    elements = memory.view(tensor.dtype)
+    return elements.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+
+
 @pytest.mark.parametrize("arrange", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("dtype", VALUES, ids=str)
-def test_encode(backend, dtype, arrange):
+def test_encode(backend, device, dtype, arrange):
     """Operator ``encode``."""
     masks = masks_of_every_kind(67, 131)
     elements = arrange(of_type(masks, dtype))
     tensor = torch.from_numpy(elements).view(dtype)
     assert tensor.data_ptr() == elements.ctypes.data
+    tensor = on_device(tensor, device)
     rles = canonical(masks)
-    assert_encoded(fd.encode_masks(tensor), rles)
-    assert_encoded(fd.encode_masks(tensor[2]), rles[2:3])
-    assert np.array_equal(fd.encode_masks(tensor).decode().numpy(), masks)
+    assert_encoded(fd.encode_masks(tensor), rles, device)
+    assert_encoded(fd.encode_masks(tensor[2]), rles[2:3], device)
+    assert np.array_equal(fd.encode_masks(tensor).decode().cpu().numpy(), masks)
     if dtype != torch.bfloat16:
         array = elements.view(np.dtype(str(dtype).removeprefix("torch.")))
         assert_encoded(fd.encode_masks(array), rles)
@@ -188,38 +198,40 @@ def test_encode_array(backend, dtype, arrange):
     + [(1, 200), (200, 1), (127, 129), (128, 128), (129, 127)],
     ids=lambda size: f"{size[0]}x{size[1]}",
 )
-def test_encode_sizes(backend, size, arrange):
+def test_encode_sizes(backend, device, size, arrange):
     masks = masks_of_every_kind(*size)
     for dtype in (np.uint8, np.float32):
-        assert_encoded(fd.encode_masks(arrange(masks.astype(dtype))), canonical(masks))
+        tensor = on_device(torch.from_numpy(arrange(masks.astype(dtype))), device)
+        assert_encoded(fd.encode_masks(tensor), canonical(masks), device)
 
 
 @pytest.mark.parametrize("shape", [(3, 0, 5), (3, 5, 0), (1, 0, 0), (0, 4, 5), (0, 0, 0), (0, 9)])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float64], ids=str)
-def test_encode_nothing(backend, shape, dtype):
-    masks = torch.zeros(shape, dtype=dtype)
+def test_encode_nothing(backend, device, shape, dtype):
+    masks = torch.zeros(shape, dtype=dtype, device=device)
     leading = masks if masks.ndim == 3 else masks[None]
-    rles = canonical(leading.numpy())
-    for some in (masks, masks.numpy(), masks.transpose(-1, -2).contiguous().transpose(-1, -2)):
-        assert_encoded(fd.encode_masks(some), rles)
+    rles = canonical(leading.cpu().numpy())
+    for some in (masks, masks.transpose(-1, -2).contiguous().transpose(-1, -2)):
+        assert_encoded(fd.encode_masks(some), rles, device)
+    assert_encoded(fd.encode_masks(masks.cpu().numpy()), rles)
 
 
-def test_encode_values(backend):
+def test_encode_values(backend, device):
     """What is foreground, in words: everything but zero."""
     floats = [0.0, -0.0, math.nan, -math.nan, math.inf, -math.inf, 1e-8, -1e-8, 0.5, 1.0, 2.0, 255]
     wanted = [0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]
     for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
-        masks = torch.tensor([floats], dtype=dtype)
+        masks = torch.tensor([floats], dtype=dtype, device=device)
         tiny = torch.finfo(dtype).smallest_normal
         masks[0, 6], masks[0, 7] = tiny, -tiny
         assert fd.encode_masks(masks).decode()[0, 0].tolist() == wanted
     for dtype in (torch.int8, torch.int16, torch.int32, torch.int64):
         info = torch.iinfo(dtype)
-        masks = torch.tensor([[0, 1, -1, info.min, info.max, 0]], dtype=dtype)
+        masks = torch.tensor([[0, 1, -1, info.min, info.max, 0]], dtype=dtype, device=device)
         assert fd.encode_masks(masks).decode()[0, 0].tolist() == [0, 1, 1, 1, 1, 0]
 
 
-def test_encode_expanded(backend):
+def test_encode_expanded(backend, device):
     """Strides of zero, along each axis and along all."""
     rng = np.random.default_rng(4)
     for shape in ((1, 70, 90), (3, 1, 90), (3, 70, 1), (1, 1, 90), (3, 1, 1), (1, 1, 1)):
@@ -227,7 +239,8 @@ def test_encode_expanded(backend):
         masks = np.broadcast_to(small, (3, 70, 90))
         rles = canonical(masks)
         assert_encoded(fd.encode_masks(masks), rles)
-        assert_encoded(fd.encode_masks(torch.from_numpy(small).expand(3, 70, 90)), rles)
+        expanded = torch.from_numpy(small).to(device).expand(3, 70, 90)
+        assert_encoded(fd.encode_masks(expanded), rles, device)
 
 
 def test_encode_what_shows_itself_as_an_array(backend):
@@ -259,19 +272,19 @@ def split_masks(size):
 @pytest.mark.parametrize("order", ["rows", "columns"])
 @pytest.mark.parametrize("num_threads", [1, 2, 5, 64])
 @pytest.mark.parametrize("size", SPLIT_SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
-def test_encode_split_masks(backend, size, num_threads, order):
+def test_encode_split_masks(backend, device, size, num_threads, order):
     masks, rles = split_masks(size)
     for begin, end in ((0, len(masks)), (5, 6), (9, 10), (10, 11), (0, 2)):
-        some = LAYOUTS[order](masks[begin:end])
-        assert_encoded(fd.encode_masks(some, num_threads=num_threads), rles[begin:end])
+        some = on_device(torch.from_numpy(LAYOUTS[order](masks[begin:end])), device)
+        assert_encoded(fd.encode_masks(some, num_threads=num_threads), rles[begin:end], device)
 
 
-def test_encode_many_small_masks(fast_backend):
+def test_encode_many_small_masks(fast_backend, device):
     """More masks than items of work; a thread's share is more than one chunk of characters."""
     rng = np.random.default_rng(9)
     masks = rng.integers(0, 2, (70_001, 5, 7), np.uint8)
-    batch = fd.encode_masks(masks, num_threads=3)
-    assert np.array_equal(batch.decode().numpy(), masks)
+    batch = fd.encode_masks(torch.from_numpy(masks).to(device), num_threads=3)
+    assert np.array_equal(batch.decode().cpu().numpy(), masks)
     places = rng.integers(0, len(masks), 200)
     assert batch[places].to_coco("bytes") == canonical(masks[places])
 
@@ -283,14 +296,14 @@ def test_encode_many_small_masks(fast_backend):
     num_threads=st.sampled_from([None, 1, 3]),
 )
 @settings(max_examples=300)
-def test_encode_property(backend, drawn, dtype, arrange, num_threads):
+def test_encode_property(backend, device, drawn, dtype, arrange, num_threads):
     h, w, counts = drawn
     mask = reference.decode(counts, h, w)
     masks = np.stack([mask, 1 - mask])
-    tensor = torch.from_numpy(arrange(of_type(masks, dtype))).view(dtype)
+    tensor = on_device(torch.from_numpy(arrange(of_type(masks, dtype))).view(dtype), device)
     batch = fd.encode_masks(tensor, num_threads=num_threads)
-    assert_encoded(batch, canonical(masks))
-    assert np.array_equal(batch.decode().numpy(), masks)
+    assert_encoded(batch, canonical(masks), device)
+    assert np.array_equal(batch.decode().cpu().numpy(), masks)
     # What another encoder wrote less tightly becomes canonical.
-    loose = fd.pack_rles({"size": [h, w], "counts": counts})
+    loose = fd.pack_rles({"size": [h, w], "counts": counts}).to(device)
     assert fd.encode_masks(loose.decode()) == batch[0]

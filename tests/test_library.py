@@ -20,44 +20,48 @@ EMPTY = FLAT[:0]
 
 WINDOWS = torch.tensor([[0, 0, 6, 7], [6, 10, 6, 7], [1, 2, 0, 0]])
 
+PLANES = torch.tensor([8, -1, 0])
 DECODE_SAMPLES = {
     "plain": (FLAT.data, 9, None, None, None, False, [9, 12, 17], torch.uint8, 1),
-    "planes": (
-        FLAT.data, 9, None, torch.tensor([8, -1, 0]), None, False, [3, 12, 17], torch.bool, 2
-    ),
+    "planes": (FLAT.data, 9, None, PLANES, None, False, [3, 12, 17], torch.bool, 2),
     "crops": (MIXED.data, 3, None, None, WINDOWS % 3, False, [3, 8, 9], torch.float16, 1),
     "resize": (MIXED.data, 3, None, None, None, True, [3, 31, 4], torch.bfloat16, 0),
     "all": (FLAT.data, 9, None, torch.arange(3), WINDOWS, True, [3, 2, 5], torch.float32, 2),
     "images": (GROUPED.data, 5, 3, None, None, False, [3, 3, 12, 17], torch.uint8, 1),
     "nothing": (EMPTY.data, 0, None, None, None, False, [0, 0, 0], torch.uint8, 1),
     "one plane": (FLAT[1].data, 1, None, None, None, False, [1, 12, 17], torch.uint8, 1),
-}  # fmt: skip
+}
+
+
+def on(device, arguments):
+    """Return the arguments of an operator with its tensors on a device."""
+    return tuple(a.to(device) if isinstance(a, torch.Tensor) else a for a in arguments)
 
 
 @pytest.mark.parametrize("sample", DECODE_SAMPLES)
-def test_opcheck_decode(backend, sample):
-    torch.library.opcheck(ops.decode.default, DECODE_SAMPLES[sample])
+def test_opcheck_decode(backend, device, sample):
+    torch.library.opcheck(ops.decode.default, on(device, DECODE_SAMPLES[sample]))
 
 
 @pytest.mark.parametrize("sample", DECODE_SAMPLES)
-def test_opcheck_decode_bits(backend, sample):
+def test_opcheck_decode_bits(backend, device, sample):
     *what, shape, _, num_threads = DECODE_SAMPLES[sample]
-    torch.library.opcheck(ops.decode_bits.default, (*what, shape, num_threads))
+    torch.library.opcheck(ops.decode_bits.default, on(device, (*what, shape, num_threads)))
 
 
 @pytest.mark.parametrize("sample", DECODE_SAMPLES)
-def test_opcheck_decode_out(backend, sample):
+def test_opcheck_decode_out(backend, device, sample):
     *what, shape, dtype, num_threads = DECODE_SAMPLES[sample]
     out = torch.zeros(shape, dtype=dtype)
-    torch.library.opcheck(ops.decode_out.default, (*what, out, num_threads))
+    torch.library.opcheck(ops.decode_out.default, on(device, (*what, out, num_threads)))
 
 
 @pytest.mark.parametrize("name", ["area", "bbox", "centroid"])
 @pytest.mark.parametrize("batch", [FLAT, MIXED, GROUPED, EMPTY], ids=repr)
-def test_opcheck_regions(backend, name, batch):
+def test_opcheck_regions(backend, device, name, batch):
     # Without empty masks: opcheck compares results, and NaN centroids are not equal to themselves.
     batch = batch[batch.area() > 0]
-    torch.library.opcheck(getattr(ops, name).default, (batch.data, batch.num_masks))
+    torch.library.opcheck(getattr(ops, name).default, on(device, (batch.data, batch.num_masks)))
 
 
 ENCODE_SAMPLES = {
@@ -73,8 +77,8 @@ ENCODE_SAMPLES = {
 
 @pytest.mark.parametrize("sample", ENCODE_SAMPLES)
 @pytest.mark.parametrize("num_threads", [0, 1, 2])
-def test_opcheck_encode(backend, sample, num_threads):
-    torch.library.opcheck(ops.encode.default, (ENCODE_SAMPLES[sample], num_threads))
+def test_opcheck_encode(backend, device, sample, num_threads):
+    torch.library.opcheck(ops.encode.default, on(device, (ENCODE_SAMPLES[sample], num_threads)))
 
 
 SECOND = fd.pack_rles([draws.to_rle(mask) for mask in draws.every_kind(12, 17, seed=1)[:4]])
@@ -99,14 +103,15 @@ def pair_arguments(name, sample):
 
 @pytest.mark.parametrize("name", PAIRWISE)
 @pytest.mark.parametrize("sample", PAIRS)
-def test_opcheck_pairwise(backend, name, sample):
-    torch.library.opcheck(getattr(ops, name).default, pair_arguments(name, sample))
+def test_opcheck_pairwise(backend, device, name, sample):
+    torch.library.opcheck(getattr(ops, name).default, on(device, pair_arguments(name, sample)))
 
 
 @pytest.mark.parametrize("sample", PAIRS)
-def test_opcheck_intersecting_pairs(backend, sample):
+def test_opcheck_intersecting_pairs(backend, device, sample):
     num_images = 3 if sample == "images" else None
-    torch.library.opcheck(ops.intersecting_pairs.default, (*PAIRS[sample], num_images))
+    arguments = on(device, (*PAIRS[sample], num_images))
+    torch.library.opcheck(ops.intersecting_pairs.default, arguments)
 
 
 # --- Fake tensors
@@ -156,9 +161,8 @@ def test_meta_pairwise(name, sample):
 
 
 def test_meta_decode():
-    meta = ops.decode(
-        FLAT.data.to("meta"), 9, None, None, None, False, [9, 12, 17], torch.float16, 1
-    )
+    data, shape = FLAT.data.to("meta"), [9, 12, 17]
+    meta = ops.decode(data, 9, None, None, None, False, shape, torch.float16, 1)
     assert (meta.shape, meta.dtype, meta.device.type) == ((9, 12, 17), torch.float16, "meta")
 
 
@@ -311,13 +315,14 @@ def test_inductor():
 # --- Modes
 
 
-def test_inference_mode(backend):
-    expected = FLAT.decode()
+def test_inference_mode(backend, device):
+    flat = FLAT.to(device)
+    expected = flat.decode()
     with torch.inference_mode():
-        result = FLAT.decode()
+        result = flat.decode()
         out = torch.zeros_like(expected)
-        FLAT.decode(out=out)
-        batch = fd.pack_rles(FLAT.to_coco())
+        flat.decode(out=out)
+        batch = fd.pack_rles(FLAT.to_coco()).to(device)
         parts = [batch[2:4], batch[[0]], fd.RLEBatch.cat([batch])]
         areas = [part.area().tolist() for part in parts]
         encoded = fd.encode_masks(result)
@@ -327,10 +332,11 @@ def test_inference_mode(backend):
     assert areas == [part.area().tolist() for part in (FLAT[2:4], FLAT[[0]], FLAT)]
 
 
-def test_results_need_no_gradient(backend):
-    assert not FLAT.decode(dtype=torch.float32).requires_grad
-    assert not FLAT.centroid().requires_grad
-    masks = FLAT.decode(dtype=torch.float32).requires_grad_()
+def test_results_need_no_gradient(backend, device):
+    flat = FLAT.to(device)
+    assert not flat.decode(dtype=torch.float32).requires_grad
+    assert not flat.centroid().requires_grad
+    masks = flat.decode(dtype=torch.float32).requires_grad_()
     for some in (masks, masks * 2, torch.nn.Parameter(masks)):
         batch = fd.encode_masks(some)
         assert batch == FLAT
@@ -361,20 +367,22 @@ def test_default_device_changes_nothing(backend, batch):
     assert torch.equal(selected, batch.decode(select=[0]))
 
 
-def test_default_dtype_changes_nothing(backend):
+def test_default_dtype_changes_nothing(backend, device):
+    flat = FLAT.to(device)
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        assert FLAT.centroid().dtype == FLAT.bbox().dtype == torch.float32
-        assert FLAT.decode().dtype == torch.uint8
+        assert flat.centroid().dtype == flat.bbox().dtype == torch.float32
+        assert flat.decode().dtype == torch.uint8
     finally:
         torch.set_default_dtype(before)
 
 
-def test_deterministic_mode_changes_nothing(backend):
+def test_deterministic_mode_changes_nothing(backend, device):
+    flat = FLAT.to(device)
     torch.use_deterministic_algorithms(True)
     try:
-        assert torch.equal(FLAT.decode().sum((1, 2)), FLAT.area())
+        assert torch.equal(flat.decode().sum((1, 2)), flat.area())
     finally:
         torch.use_deterministic_algorithms(False)
 

@@ -249,8 +249,8 @@ def test_pairs_enough_for_threads(fast_backend, device, num_threads):
     iou = (shared / np.maximum(union, 1)).astype(np.float32)
     assert_pairs(batch.iou(batch), iou)
     indices, intersection = batch.intersecting_pairs(batch)
-    assert np.array_equal(indices.numpy(), np.argwhere(shared))
-    assert np.array_equal(intersection.numpy(), shared[shared > 0])
+    assert np.array_equal(indices.cpu().numpy(), np.argwhere(shared))
+    assert np.array_equal(intersection.cpu().numpy(), shared[shared > 0])
 
 
 @st.composite

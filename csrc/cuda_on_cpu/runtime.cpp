@@ -1,6 +1,9 @@
 // The functions of CUDA's runtime that launchers call, and what a launch may ask for.
 #include <mutex>
+#include <set>
+#include <string>
 #include <unordered_map>
+#include <utility>
 
 #include "cuda_on_cpu.h"
 #include "cuda_on_cpu/run_blocks.h"
@@ -31,6 +34,9 @@ bool raised(const void* kernel, size_t* bytes) {
   return true;
 }
 
+std::mutex launched_mutex;
+std::set<std::string> launched;
+
 bool valid(dim3 grid, dim3 block) {
   const auto within = [](dim3 size, unsigned x, unsigned y, unsigned z) {
     return size.x >= 1 && size.y >= 1 && size.z >= 1 && size.x <= x && size.y <= y && size.z <= z;
@@ -43,11 +49,20 @@ bool valid(dim3 grid, dim3 block) {
 
 namespace sa1b::emulator {
 
+std::set<std::string> take_launched() {
+  const std::lock_guard<std::mutex> lock(launched_mutex);
+  return std::exchange(launched, {});
+}
+
 cudaError_t launch(const Kernel& kernel, dim3 grid, dim3 block, size_t dynamic_bytes) {
   if (!valid(grid, block)) return record(cudaErrorInvalidConfiguration);
   size_t max_bytes = kDefaultSharedBytes;
   const bool is_raised = raised(kernel.address, &max_bytes);
   if (dynamic_bytes > max_bytes) return record(cudaErrorInvalidValue);
+  {
+    const std::lock_guard<std::mutex> lock(launched_mutex);
+    launched.insert(kernel.name);
+  }
   run_blocks(kernel, grid, block, dynamic_bytes, is_raised ? kMaxSharedBytes : kDefaultSharedBytes);
   return cudaSuccess;
 }
