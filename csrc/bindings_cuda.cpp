@@ -82,6 +82,47 @@ int write_pairs(int device, uintptr_t stream, uintptr_t data, int64_t num_bytes,
       pointer<const int64_t>(begins), pointer<void>(workspace), stream_of(device, stream));
 }
 
+sa1b::Dense dense_at(uintptr_t data, int64_t num_masks, int64_t h, int64_t w, int64_t mask_stride,
+                     int64_t row_stride, int64_t column_stride, int item_size,
+                     uint64_t value_bits) {
+  return {pointer<const uint8_t>(data),
+          num_masks,
+          h,
+          w,
+          mask_stride,
+          row_stride,
+          column_stride,
+          item_size,
+          value_bits};
+}
+
+int64_t encode_workspace(uintptr_t data, int64_t num_masks, int64_t h, int64_t w,
+                         int64_t mask_stride, int64_t row_stride, int64_t column_stride,
+                         int item_size, uint64_t value_bits) {
+  return sa1b::cuda::encode_workspace(dense_at(data, num_masks, h, w, mask_stride, row_stride,
+                                               column_stride, item_size, value_bits));
+}
+
+int encode_measure(int device, uintptr_t stream, uintptr_t data, int64_t num_masks, int64_t h,
+                   int64_t w, int64_t mask_stride, int64_t row_stride, int64_t column_stride,
+                   int item_size, uint64_t value_bits, uintptr_t workspace, uintptr_t num_chars) {
+  py::gil_scoped_release release;
+  return sa1b::cuda::encode_measure(dense_at(data, num_masks, h, w, mask_stride, row_stride,
+                                             column_stride, item_size, value_bits),
+                                    pointer<void>(workspace), pointer<int64_t>(num_chars),
+                                    stream_of(device, stream));
+}
+
+int encode_write(int device, uintptr_t stream, uintptr_t data, int64_t num_masks, int64_t h,
+                 int64_t w, int64_t mask_stride, int64_t row_stride, int64_t column_stride,
+                 int item_size, uint64_t value_bits, uintptr_t workspace, uintptr_t block) {
+  py::gil_scoped_release release;
+  return sa1b::cuda::encode_write(dense_at(data, num_masks, h, w, mask_stride, row_stride,
+                                           column_stride, item_size, value_bits),
+                                  pointer<const void>(workspace), pointer<uint8_t>(block),
+                                  stream_of(device, stream));
+}
+
 }  // namespace
 
 void bind_cuda(py::module_& m) {
@@ -93,4 +134,7 @@ void bind_cuda(py::module_& m) {
   m.def("pairwise", &pairwise);
   m.def("count_pairs", &count_pairs);
   m.def("write_pairs", &write_pairs);
+  m.def("encode_workspace", &encode_workspace);
+  m.def("encode_measure", &encode_measure);
+  m.def("encode_write", &encode_write);
 }

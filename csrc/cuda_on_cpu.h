@@ -6,26 +6,28 @@
 // happens in the host thread that launches, before the launch returns; streams mean nothing.
 //
 // Shared memory is declared with SA1B_SHARED and SA1B_DYNAMIC_SHARED. Plain __shared__ does not
-// exist here: all that a macro could make of it is a static variable, and to fill those before each
-// block they would have to be found, which GCC prevents: it ignores section attributes in
-// templates. Each variable has an allocation of its own, so AddressSanitizer sees what lies outside
-// it.
+// exist: all that a macro could make of it is a static variable, and those cannot all be found to
+// be filled before each block, as GCC ignores section attributes in templates. Each variable has an
+// allocation of its own, so AddressSanitizer sees what lies outside it.
 //
 // A mistake throws a Bug, which names kernel, block, thread, line and seed:
 // * threads of a block at different barriers, or at one that others do not reach, having exited;
 // * lanes of a warp in different calls or with different masks, a mask without the calling lane or
 //   with one that has exited or never existed, a shuffle that reads a lane outside the mask;
 // * a deadlock, a call outside of a kernel, more shared memory than a block can have.
-// Here CUDA is more lenient: lanes that have exited are no mistake to it where nobody needs them.
-// Other mistakes show as results that are wrong for some seeds: a missing barrier, and shared
-// memory read before it is written, which is full of random bits when a block starts. What a launch
-// may ask for is as on a GPU (compute capability 9.0), with CUDA's error codes.
+// CUDA is more lenient with barriers and masks where threads have exited. What a launch may ask for
+// is as on a GPU (compute capability 9.0), with CUDA's error codes.
 //
-// A thread is interrupted only where it waits, so this goes unseen: two threads that update a word
-// without an atomic between the same two barriers; the order in which memory becomes visible to
-// others, in a block or beyond; blocks that wait for one another (they hang). Nothing is known of
-// time, bank conflicts, registers, __launch_bounds__ and asynchronous execution. What is not
-// declared here does not exist: __activemask, TMA, cooperative groups and all else.
+// Results are wrong, for some seeds, where a barrier is missing, or where shared memory is read
+// before it is written: it is full of random bits when a block starts. A thread is interrupted only
+// where it waits, though, so not every race shows. Built with -fsanitize=thread (SA1B_SANITIZE in
+// CMakeLists.txt), all of them do that are between threads of one block: accesses to shared or
+// global memory that are not atomic, and that no barrier, __syncwarp or __threadfence orders.
+//
+// Unseen are races between blocks, unless their order changes results; the order in which a write
+// becomes visible to others; and all of time, bank conflicts, registers, __launch_bounds__ and
+// asynchronous execution. Blocks that wait for one another hang. What is not declared here does not
+// exist: __activemask, TMA, cooperative groups and so on.
 #pragma once
 
 #include <cstddef>
@@ -194,6 +196,11 @@ uint64_t meet_warp(const char* call, Line line, unsigned mask, uint64_t value, i
 // Waits for all lanes in the mask. Returns those for which the predicate is true.
 unsigned meet_warp_ballot(const char* call, Line line, unsigned mask, bool predicate);
 
+// Waits for all lanes in the mask, and orders what they do in memory. Calls that only exchange
+// values do not, here as in CUDA.
+void sync_warp(Line line, unsigned mask);
+void fence();
+
 // This thread's number in its warp.
 int lane();
 
@@ -208,12 +215,15 @@ T shuffle(const char* call, Line line, unsigned mask, T value, int source) {
   return value;
 }
 
-// Replaces a value as one indivisible step, which everything is that does not wait.
+// Replaces a value as one step, as everything is that does not wait. That loads and stores are
+// atomic by themselves is for ThreadSanitizer to see.
 template <class T, class... Allowed, class Update>
 T atomic(T* address, Update update) {
   static_assert((std::is_same_v<T, Allowed> || ...), "CUDA has no such atomic for this type");
-  const T old = *address;
-  *address = update(old);
+  T old, updated;
+  __atomic_load(address, &old, __ATOMIC_RELAXED);
+  updated = update(old);
+  __atomic_store(address, &updated, __ATOMIC_RELAXED);
   return old;
 }
 
@@ -246,7 +256,7 @@ inline int __syncthreads_and(int predicate,
 
 inline void __syncwarp(unsigned mask = 0xffffffff,
                        sa1b::emulator::Line line = sa1b::emulator::Line::here()) {
-  sa1b::emulator::meet_warp_ballot("__syncwarp", line, mask, false);
+  sa1b::emulator::sync_warp(line, mask);
 }
 inline unsigned __ballot_sync(unsigned mask, int predicate,
                               sa1b::emulator::Line line = sa1b::emulator::Line::here()) {
@@ -294,8 +304,8 @@ T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = warpSize,
                                  source < group_end ? source : lane);
 }
 
-inline void __threadfence() {}
-inline void __threadfence_block() {}
+inline void __threadfence() { sa1b::emulator::fence(); }
+inline void __threadfence_block() { sa1b::emulator::fence(); }
 
 // --- Atomics: the types that CUDA has them for, of which uint64_t is none on Linux
 // ----------------

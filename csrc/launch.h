@@ -24,7 +24,7 @@ struct Decode {
   bool resize;           // stretch the window to the plane; else it lies top left, zeros around
   int64_t out_h, out_w;
   void* out;      // [num_planes][out_h][out_w] elements of item_size bytes
-  int item_size;  // 1, 2 or 4
+  int item_size;  // 1, 2 or 4; 0: a bit a pixel, the first of 8 the lowest, rows of whole bytes
   uint32_t one;   // the bits of an element inside the mask; outside it is all zero bits
   bool fresh;     // `out` is a ZeroPages block that nobody has written to
 };

@@ -48,17 +48,18 @@ class Operators:
         crops: Tensor | None,
         resize: bool,
         shape: Sequence[int],
+        width: int,
         dtype: torch.dtype,
         element: tuple[int, int],
         out: Tensor | None,
         num_threads: int,
     ) -> Tensor:
-        """Decode into ``out``, or into a new tensor of ``shape``."""
-        *leading, height, width = shape
+        """Decode planes of ``width`` pixels into ``out``, or into a new tensor of ``shape``."""
+        *leading, height, _ = shape
         if planes is None and num_images is not None:
             planes = _planes_of(data, num_masks, num_images, leading[-1])
         num_bytes = math.prod(shape) * dtype.itemsize
-        fresh = out is None and num_bytes >= _FRESH_BYTES
+        fresh = out is None and num_bytes >= _FRESH_BYTES and element[0] > 0
         if fresh:
             out = self._zeros(shape, dtype)
         elif out is None:

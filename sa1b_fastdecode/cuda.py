@@ -48,15 +48,16 @@ class Operators:
         crops: Tensor | None,
         resize: bool,
         shape: Sequence[int],
+        width: int,
         dtype: torch.dtype,
         element: tuple[int, int],
         out: Tensor | None,
         num_threads: int,
     ) -> Tensor:
-        """Decode into ``out``, or into a new tensor of ``shape``."""
+        """Decode planes of ``width`` pixels into ``out``, or into a new tensor of ``shape``."""
         if out is None:
             out = data.new_empty(shape, dtype=dtype)
-        *leading, height, width = shape
+        *leading, height, _ = shape
         images = NOT_GROUPED if num_images is None else num_images
         size = self._native.decode_workspace(data.numel(), num_masks, images)
         workspace = _workspace(size, data)
@@ -144,13 +145,39 @@ class Operators:
         )
         return indices, intersection
 
+    def encode(self, masks: Tensor, element: tuple[int, int], num_threads: int) -> Tensor:
+        """Encode masks ``(N, H, W)`` or ``(H, W)``; waits once, to learn how much they take."""
+        height, width = masks.shape[-2:]
+        mask_stride, row_stride, column_stride = (
+            element[0] * stride for stride in ((0,) * (3 - masks.dim()) + masks.stride())
+        )
+        num_masks = masks.shape[0] if masks.dim() == 3 else 1
+        dense = (
+            masks.data_ptr(),
+            num_masks,
+            height,
+            width,
+            mask_stride,
+            row_stride,
+            column_stride,
+            *element,
+        )
+        workspace = _workspace(self._native.encode_workspace(*dense), masks)
+        num_chars = masks.new_empty(1, dtype=torch.int64)
+        addresses = (workspace.data_ptr(), num_chars.data_ptr())
+        self._run("encode_measure", masks, *dense, *addresses)
+        num_bytes = 8 * (3 * num_masks + 1) + int(num_chars)
+        block = masks.new_empty(num_bytes, dtype=torch.uint8)
+        self._run("encode_write", masks, *dense, workspace.data_ptr(), block.data_ptr())
+        return block
+
 
 def _block(data: Tensor, num_masks: int) -> tuple[int, int, int]:
     return data.data_ptr(), data.numel(), num_masks
 
 
-def _workspace(num_bytes: int, data: Tensor) -> Tensor:
-    return data.new_empty(num_bytes)
+def _workspace(num_bytes: int, beside: Tensor) -> Tensor:
+    return beside.new_empty(num_bytes, dtype=torch.uint8)
 
 
 def _address(tensor: Tensor | None) -> int:

@@ -25,6 +25,7 @@ ELEMENTS = {
     torch.bfloat16: (2, 0x3F80),
     torch.float32: (4, 0x3F800000),
 }
+_PACKED = (0, 1)  # bits, not bytes
 
 # What `encode` reads: bytes of an element, and those of its bits that make it foreground. A float's
 # sign is none of them, so -0.0 is background.
@@ -108,7 +109,9 @@ def _decode_into(
     crops: Tensor | None,
     resize: bool,
     shape: Sequence[int],
+    width: int,
     dtype: torch.dtype,
+    element: tuple[int, int],
     out: Tensor | None,
     num_threads: int,
 ) -> Tensor:
@@ -127,8 +130,9 @@ def _decode_into(
         crops,
         resize,
         shape,
+        width,
         dtype,
-        ELEMENTS[dtype],
+        element,
         out,
         num_threads,
     )
@@ -148,9 +152,8 @@ def _decode(
 ) -> Tensor:
     if dtype not in ELEMENTS:
         raise ValueError(f"dtype {dtype} is not supported")
-    return _decode_into(
-        data, num_masks, num_images, planes, crops, resize, shape, dtype, None, num_threads
-    )
+    what = (data, num_masks, num_images, planes, crops, resize)
+    return _decode_into(*what, shape, shape[-1], dtype, ELEMENTS[dtype], None, num_threads)
 
 
 def _decode_fake(
@@ -185,14 +188,46 @@ def _decode_out(
     if not out.is_inference():
         # What autograd saved of it is no longer there; backward must say so.
         torch.autograd.graph.increment_version(out)
-    _decode_into(
-        data, num_masks, num_images, planes, crops, resize, out.shape, out.dtype, out, num_threads
-    )
+    what = (data, num_masks, num_images, planes, crops, resize)
+    element = ELEMENTS[out.dtype]
+    _decode_into(*what, out.shape, out.shape[-1], out.dtype, element, out, num_threads)
 
 
 def _decode_out_fake(data: Tensor, num_masks: int, num_images: int | None, *rest: Any) -> None:
     planes, crops, *_ = rest
     _check_places(data, planes, crops)
+
+
+def _packed(shape: Sequence[int]) -> tuple[int, ...]:
+    return (*shape[:-1], (shape[-1] + 7) // 8)
+
+
+def _decode_bits(
+    data: Tensor,
+    num_masks: int,
+    num_images: int | None,
+    planes: Tensor | None,
+    crops: Tensor | None,
+    resize: bool,
+    shape: Sequence[int],
+    num_threads: int,
+) -> Tensor:
+    what = (data, num_masks, num_images, planes, crops, resize)
+    return _decode_into(*what, _packed(shape), shape[-1], torch.uint8, _PACKED, None, num_threads)
+
+
+def _decode_bits_fake(
+    data: Tensor,
+    num_masks: int,
+    num_images: int | None,
+    planes: Tensor | None,
+    crops: Tensor | None,
+    resize: bool,
+    shape: Sequence[int],
+    num_threads: int,
+) -> Tensor:
+    _check_places(data, planes, crops)
+    return data.new_empty(_packed(shape), dtype=torch.uint8)
 
 
 def _region(index: int, columns: int, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -300,6 +335,12 @@ _register(
     "bool resize, Tensor(a!) out, int num_threads) -> ()",
     _decode_out,
     _decode_out_fake,
+)
+_register(
+    "decode_bits(Tensor data, SymInt num_masks, SymInt? num_images, Tensor? planes, "
+    "Tensor? crops, bool resize, SymInt[] shape, int num_threads) -> Tensor",
+    _decode_bits,
+    _decode_bits_fake,
 )
 _register("area(Tensor data, SymInt num_masks) -> Tensor", *_region(0, 1, torch.int64))
 _register("bbox(Tensor data, SymInt num_masks) -> Tensor", *_region(1, 4, torch.float32))

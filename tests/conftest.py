@@ -75,6 +75,10 @@ def poisoned_memory(request):
 @pytest.fixture(params=CPU_BACKENDS + DEVICE_BACKENDS)
 def backend(request):
     """The name of the backend that the test runs on."""
+    yield from _use(request)
+
+
+def _use(request):
     require(request.param)
     with warnings.catch_warnings():
         # Choosing one that stands in for a missing one warns; here it is chosen on purpose.
@@ -83,9 +87,17 @@ def backend(request):
             yield request.param
 
 
+@pytest.fixture(params=[name for name in CPU_BACKENDS + DEVICE_BACKENDS if name != EMULATED])
+def fast_backend(request):
+    """As ``backend``, for tests of so much work that emulating it takes minutes."""
+    yield from _use(request)
+
+
 @pytest.fixture
-def device(backend):
+def device(request):
     """The device that the backend of this test serves."""
+    names = [name for name in ("backend", "fast_backend") if name in request.fixturenames]
+    backend = request.getfixturevalue(names[0])
     entry = next(entry for entry in dispatch._TABLE if entry.name == backend)
     return torch.device(entry.device)
 

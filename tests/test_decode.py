@@ -47,6 +47,16 @@ def test_decode_out(backend, device, case, dtype):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_decode_bits(backend, device, case):
+    """Operator ``decode_bits``."""
+    decoding = case.build()
+    batch = fd.pack_rles(decoding.rles, **decoding.pack or {})
+    result = batch.to(device).decode_bits(**decoding.arguments)
+    expected = np.packbits(decoding.expected, axis=-1, bitorder="little")
+    assert_same(result, expected, torch.uint8)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_decode_rle_batch(backend, device, case):
     """The function gives what pack and decode give."""
     decoding = case.build()
@@ -95,7 +105,7 @@ def large_case(name, itemsize):
 @pytest.mark.parametrize(
     ("dtype", "num_threads"), [(torch.uint8, 1), (torch.uint8, 5), *[(t, 2) for t in DTYPES]]
 )
-def test_large_outputs(backend, device, dtype, num_threads, name):
+def test_large_outputs(fast_backend, device, dtype, num_threads, name):
     rles, expected = large_case(name, dtype.itemsize)
     batch = fd.pack_rles(rles).to(device)
     arguments = LARGE_ARGUMENTS[name] | {"dtype": dtype, "num_threads": num_threads}

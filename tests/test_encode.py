@@ -266,7 +266,7 @@ def test_encode_split_masks(backend, size, num_threads, order):
         assert_encoded(fd.encode_masks(some, num_threads=num_threads), rles[begin:end])
 
 
-def test_encode_many_small_masks(backend):
+def test_encode_many_small_masks(fast_backend):
     """More masks than items of work; a thread's share is more than one chunk of characters."""
     rng = np.random.default_rng(9)
     masks = rng.integers(0, 2, (70_001, 5, 7), np.uint8)

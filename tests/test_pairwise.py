@@ -172,7 +172,7 @@ def test_more_intersecting_pairs_than_room(backend, monkeypatch):
 
 
 @pytest.mark.parametrize("h", [32766, 32767, 32768, 70_000])
-def test_pairs_of_high_masks(backend, device, h):
+def test_pairs_of_high_masks(fast_backend, device, h):
     """Rows beyond what 16 bits hold."""
     w = 9
     rng = np.random.default_rng(h)
@@ -233,7 +233,7 @@ def test_pairs_of_many_and_few_runs(backend, device, masks):
 
 
 @pytest.mark.parametrize("num_threads", [1, 2, 5])
-def test_pairs_enough_for_threads(backend, device, num_threads):
+def test_pairs_enough_for_threads(fast_backend, device, num_threads):
     """All tests above end before a thread would be worth it."""
     rng = np.random.default_rng(6)
     masks = [draws.blobs(rng, 60, 70, 1 + i % 3) for i in range(700)]

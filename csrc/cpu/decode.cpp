@@ -212,40 +212,41 @@ void prepare_pages(const Batch& batch, const Decode& d) {
   pages.prepare();
 }
 
-template <class T>
-int64_t decode_as(const Batch& batch, const Decode& d, int num_threads) {
-  const int64_t plane_size = d.out_h * d.out_w;
-  const int64_t bytes = d.num_planes * plane_size * static_cast<int64_t>(sizeof(T));
-  const bool mapped = d.fresh && static_cast<uint64_t>(bytes) >= ZeroPages::kMappedBytes;
-  if (mapped && !d.crops && !d.resize) prepare_pages(batch, d);
-  const bool streaming = !d.fresh && bytes >= kStreamingBytes;
+// How the planes are cut into tiles, and how many threads take them.
+struct Tiling {
+  int threads;
+  int64_t rows, columns, words;  // of a tile; the last of a row or column of tiles may be smaller
 
-  int threads = useful_threads(num_threads, INT32_MAX, bytes + 16 * batch.num_bytes);
-  const int64_t columns = std::min(d.out_w, kTileColumns);
-  const int64_t words = (columns + 63) / 64;
-  int64_t rows = std::clamp<int64_t>(kScratchBytes / threads / (8 * words), 1, d.out_h);
-  if (d.num_planes < threads) {
-    rows = std::min(rows, (d.out_h * d.num_planes + threads - 1) / threads);
+  Tiling(const Batch& batch, const Decode& d, int64_t num_bytes, int num_threads) {
+    threads = useful_threads(num_threads, INT32_MAX, num_bytes + 16 * batch.num_bytes);
+    columns = std::min(d.out_w, kTileColumns);
+    words = (columns + 63) / 64;
+    rows = std::clamp<int64_t>(kScratchBytes / threads / (8 * words), 1, d.out_h);
+    if (d.num_planes < threads) {
+      rows = std::min(rows, (d.out_h * d.num_planes + threads - 1) / threads);
+    }
+    threads = static_cast<int>(std::min<int64_t>(threads, d.num_planes * tiles(d)));
   }
-  const int64_t row_tiles = (d.out_h + rows - 1) / rows;
-  const int64_t column_tiles = (d.out_w + columns - 1) / columns;
-  const int64_t tiles = row_tiles * column_tiles;
-  threads = static_cast<int>(std::min<int64_t>(threads, d.num_planes * tiles));
 
-  std::vector<Scratch<T>> scratches;
-  scratches.reserve(threads);
-  for (int thread = 0; thread < threads; ++thread) scratches.emplace_back(rows, words);
+  int64_t row_tiles(const Decode& d) const { return (d.out_h + rows - 1) / rows; }
+  int64_t column_tiles(const Decode& d) const { return (d.out_w + columns - 1) / columns; }
+  int64_t tiles(const Decode& d) const { return row_tiles(d) * column_tiles(d); }
+};
 
-  parallel_for(d.num_planes * tiles, threads, [&](int64_t item, int thread) {
+// Calls visit(plane, tile, rows, flips, thread) for every tile, with the flips of the mask drawn
+// into `bitmap_of(thread)`; all lie in the first `rows` rows.
+template <class Bitmap, class Visit>
+void for_each_tile(const Batch& batch, const Decode& d, const Tiling& tiling, Bitmap bitmap_of,
+                   Visit visit) {
+  const int64_t tiles = tiling.tiles(d), column_tiles = tiling.column_tiles(d);
+  parallel_for(d.num_planes * tiles, tiling.threads, [&](int64_t item, int thread) {
     const int64_t plane = item / tiles, tile_index = item % tiles;
-    const int64_t row = tile_index / column_tiles * rows;
-    const int64_t column = tile_index % column_tiles * columns;
-    const Tile tile = {
-        static_cast<uint32_t>(row), static_cast<uint32_t>(std::min(rows, d.out_h - row)),
-        static_cast<uint32_t>(column), static_cast<uint32_t>(std::min(columns, d.out_w - column))};
-    T* to = static_cast<T*>(d.out) + plane * plane_size + row * d.out_w + column;
-    TileWriter<T> writer(tile, to, d.out_w);
-    Scratch<T>& scratch = scratches[thread];
+    const int64_t row = tile_index / column_tiles * tiling.rows;
+    const int64_t column = tile_index % column_tiles * tiling.columns;
+    const Tile tile = {static_cast<uint32_t>(row),
+                       static_cast<uint32_t>(std::min(tiling.rows, d.out_h - row)),
+                       static_cast<uint32_t>(column),
+                       static_cast<uint32_t>(std::min(tiling.columns, d.out_w - column))};
     Mask mask;
     Window window;
     bool shown;
@@ -253,7 +254,7 @@ int64_t decode_as(const Batch& batch, const Decode& d, int num_threads) {
     // Rows below the window stay zero whatever its columns end with.
     Tile used = tile;
     used.rows = shown && window.out_h > tile.row ? std::min(tile.rows, window.out_h - tile.row) : 0;
-    FlipBitmap flips(scratch.flips.get(), used);
+    FlipBitmap flips(bitmap_of(thread), used);
     if (used.rows > 0) {
       if (d.resize) {
         flips.flip_all(mask, Resize(window));
@@ -263,18 +264,75 @@ int64_t decode_as(const Batch& batch, const Decode& d, int num_threads) {
         flips.flip_all(mask, Whole(window));
       }
     }
+    visit(plane, tile, used.rows, flips, thread);
+  });
+}
+
+template <class T>
+int64_t decode_as(const Batch& batch, const Decode& d, int num_threads) {
+  const int64_t plane_size = d.out_h * d.out_w;
+  const int64_t bytes = d.num_planes * plane_size * static_cast<int64_t>(sizeof(T));
+  const bool mapped = d.fresh && static_cast<uint64_t>(bytes) >= ZeroPages::kMappedBytes;
+  if (mapped && !d.crops && !d.resize) prepare_pages(batch, d);
+  const bool streaming = !d.fresh && bytes >= kStreamingBytes;
+
+  const Tiling tiling(batch, d, bytes, num_threads);
+  std::vector<Scratch<T>> scratches;
+  scratches.reserve(tiling.threads);
+  for (int thread = 0; thread < tiling.threads; ++thread) {
+    scratches.emplace_back(tiling.rows, tiling.words);
+  }
+  const auto visit = [&](int64_t plane, const Tile& tile, uint32_t rows, FlipBitmap& flips,
+                         int thread) {
+    T* to = static_cast<T*>(d.out) + plane * plane_size + tile.row * d.out_w + tile.column;
+    TileWriter<T> writer(tile, to, d.out_w);
+    Scratch<T>& scratch = scratches[thread];
     if (streaming) {
       StreamWriter stream;
       if (flips.empty()) {
         writer.stream_zero(stream);
       } else {
-        writer.stream_all(flips, used.rows, static_cast<T>(d.one), scratch, stream);
+        writer.stream_all(flips, rows, static_cast<T>(d.one), scratch, stream);
       }
     } else {
       if (!d.fresh) writer.fill_zero();
-      if (!flips.empty()) writer.write_box(flips, used.rows, static_cast<T>(d.one), scratch);
+      if (!flips.empty()) writer.write_box(flips, rows, static_cast<T>(d.one), scratch);
     }
-  });
+  };
+  for_each_tile(batch, d, tiling, [&](int thread) { return scratches[thread].flips.get(); }, visit);
+  return kOk;
+}
+
+// Eight pixels to a byte, the first in its lowest bit; rows begin with a byte of their own. The
+// state of a tile's columns is that already.
+int64_t decode_bits(const Batch& batch, const Decode& d, int num_threads) {
+  const int64_t row_bytes = (d.out_w + 7) / 8;
+  const int64_t bytes = d.num_planes * d.out_h * row_bytes;
+  const Tiling tiling(batch, d, bytes, num_threads);
+  const size_t words = tiling.words, rows_and_state = tiling.rows + 1;
+  const auto bitmaps = zeros<uint64_t>(tiling.threads * rows_and_state * words);
+  const auto bitmap_of = [&](int thread) { return &bitmaps[thread * rows_and_state * words]; };
+  const auto visit = [&](int64_t plane, const Tile& tile, uint32_t rows, FlipBitmap& flips,
+                         int thread) {
+    uint8_t* to =
+        static_cast<uint8_t*>(d.out) + (plane * d.out_h + tile.row) * row_bytes + tile.column / 8;
+    const size_t tile_words = (tile.columns + 63) / 64, tile_bytes = (tile.columns + 7) / 8;
+    uint64_t* state = bitmap_of(thread) + tiling.rows * words;
+    for (uint32_t y = 0; y < tile.rows; ++y, to += row_bytes) {
+      if (y >= rows) {
+        memset(to, 0, tile_bytes);
+        continue;
+      }
+      uint64_t* flip = flips.row(y);
+      for (size_t word = 0; word < tile_words; ++word) {
+        state[word] ^= flip[word];
+        flip[word] = 0;
+      }
+      memcpy(to, state, tile_bytes);
+    }
+    std::fill(state, state + tile_words, 0);
+  };
+  for_each_tile(batch, d, tiling, bitmap_of, visit);
   return kOk;
 }
 
@@ -294,6 +352,8 @@ int64_t decode(const Batch& batch, const Decode& d, int num_threads) {
   }
   if (d.out_h == 0 || d.out_w == 0) return kOk;
   switch (d.item_size) {
+    case 0:
+      return decode_bits(batch, d, num_threads);
     case 1:
       return decode_as<uint8_t>(batch, d, num_threads);
     case 2:

@@ -40,8 +40,8 @@ constexpr uint32_t kReadingBlocks = 4;  // there is no room for more
 constexpr uint32_t kReadingBlocks = 6;
 #endif
 // Smaller where grids are, in tests, so that there is more than one turn of every loop.
-constexpr uint32_t kJoinThreads = kMaxGrid < 1024 ? 64 : 1024;
-constexpr int64_t kWantedStrips = std::min<int64_t>(4096, 16 * kMaxGrid);
+constexpr uint32_t kJoinThreads = kMaxGrid < 1024 ? 32 : 1024;
+constexpr int64_t kWantedStrips = std::min<int64_t>(4096, 4 * kMaxGrid);
 constexpr uint32_t kLinearRows = 1024;
 
 // In place of a boundary. None lies there: they are below h*w < 2**32.
@@ -72,10 +72,10 @@ struct History {
 
 // `later` follows on `earlier`.
 __device__ __forceinline__ History concatenated(const History& earlier, const History& later) {
-  if (later.third != kNone) return later;
-  if (later.second != kNone) return {later.last, later.second, earlier.last};
-  if (later.last != kNone) return {later.last, earlier.last, earlier.second};
-  return earlier;
+  const bool one = later.last != kNone, two = later.second != kNone, three = later.third != kNone;
+  return {one ? later.last : earlier.last,
+          two ? later.second : (one ? earlier.last : earlier.second),
+          three ? later.third : (two ? earlier.last : (one ? earlier.second : earlier.third))};
 }
 
 // How many characters CountWriter writes for the count that ends at `position`.

@@ -9,20 +9,7 @@
 #include <cstring>
 #include <new>
 
-#if defined(__has_feature)
-#define SA1B_HAS_FEATURE(x) __has_feature(x)
-#else
-#define SA1B_HAS_FEATURE(x) 0
-#endif
-#if defined(__SANITIZE_ADDRESS__) || SA1B_HAS_FEATURE(address_sanitizer)
-#define SA1B_ASAN 1
-#include <sanitizer/asan_interface.h>
-#include <sanitizer/common_interface_defs.h>
-#endif
-#if defined(__SANITIZE_THREAD__) || SA1B_HAS_FEATURE(thread_sanitizer)
-#define SA1B_TSAN 1
-#include <sanitizer/tsan_interface.h>
-#endif
+#include "cuda_on_cpu/sanitizers.h"
 
 // Pushes the registers that a call preserves, stores the stack pointer, and the same backwards.
 extern "C" void sa1b_switch_stack(void** save, void* load);
@@ -106,7 +93,7 @@ thread_local Fiber* running;
 }  // namespace
 
 Fiber::Fiber() noexcept {
-#ifdef SA1B_TSAN
+#ifdef SA1B_FIND_RACES
   tsan_fiber_ = __tsan_get_current_fiber();
 #endif
 }
@@ -124,14 +111,14 @@ Fiber::Fiber(void (*entry)()) : entry_(entry) {
   void** const frame = reinterpret_cast<void**>(top) - kFrameWords;  // zeros until now
   frame[kReturnAddress] = reinterpret_cast<void*>(&Fiber::start);
   stack_pointer_ = static_cast<void*>(frame);
-#ifdef SA1B_TSAN
+#ifdef SA1B_FIND_RACES
   tsan_fiber_ = __tsan_create_fiber(0);
 #endif
 }
 
 Fiber::~Fiber() {
   if (!mapping_) return;
-#ifdef SA1B_TSAN
+#ifdef SA1B_FIND_RACES
   __tsan_destroy_fiber(tsan_fiber_);
 #endif
 #ifdef SA1B_ASAN
@@ -146,8 +133,8 @@ void Fiber::switch_to(Fiber& from, Fiber& to) {
 #ifdef SA1B_ASAN
   __sanitizer_start_switch_fiber(&from.fake_stack_, to.stack_bottom_, to.stack_bytes_);
 #endif
-#ifdef SA1B_TSAN
-  __tsan_switch_to_fiber(to.tsan_fiber_, 0);
+#ifdef SA1B_FIND_RACES
+  __tsan_switch_to_fiber(to.tsan_fiber_, __tsan_switch_to_fiber_no_sync);
 #endif
   sa1b_switch_stack(&from.stack_pointer_, to.stack_pointer_);
   from.arrive();

@@ -2,6 +2,8 @@
 //
 // A thread that has not started needs no stack: it takes over the fiber of one that has exited. So
 // there are never more fibers than threads that wait, and one more; later launches use them again.
+// To find races, though, each thread of a block has a fiber of its own. After a Bug, not all that
+// is reported is a race: the threads that it left behind never ended.
 #include "cuda_on_cpu/run_blocks.h"
 
 #include <algorithm>
@@ -16,6 +18,7 @@
 
 #include "cuda_on_cpu.h"
 #include "cuda_on_cpu/fiber.h"
+#include "cuda_on_cpu/sanitizers.h"
 
 namespace sa1b::emulator {
 namespace {
@@ -101,6 +104,8 @@ class Machine {
   uint64_t meet_warp(const char* name, Line line, unsigned mask, uint64_t value, int source);
   unsigned lane() const { return static_cast<unsigned>(number(*current_) % kLanes); }
   void* shared(const char* name, size_t index, size_t num_bytes);
+  void sync_warp(Line line, unsigned mask);
+  void fence();
   void* dynamic_shared() { return fill(dynamic_, dynamic_bytes_); }
 
  private:
@@ -112,6 +117,7 @@ class Machine {
   void wait();
   void finish_warp_call(Warp& warp, Thread* lanes, const Call& call);
   void* fill(SharedMemory& memory, size_t num_bytes);
+  Fiber* new_fiber();
   Fiber* idle_fiber();
   size_t number(const Thread& thread) const { return &thread - threads_.data(); }
   [[noreturn]] void fail(const std::string& what) const;
@@ -135,8 +141,13 @@ class Machine {
   size_t num_at_barrier_ = 0;
   unsigned num_true_ = 0, num_true_before_ = 0;  // at this barrier, at the last
   std::exception_ptr error_;
-  uint64_t block_ = 0;  // counts all blocks
   size_t shared_bytes_ = 0;
+
+  uint64_t block_ = 0;       // counts all blocks
+  size_t num_barriers_ = 0;  // and all barriers
+  // Addresses for `release` and `acquire`. A thread may reach the next barrier before another has
+  // left this one: they take turns.
+  char started_ = 0, ended_ = 0, barriers_[2] = {}, filled_ = 0, fence_ = 0;
 
   std::vector<SharedMemory> variables_;  // by SharedVariable::index_
   SharedMemory dynamic_;
@@ -151,11 +162,6 @@ thread_local Machine machine;
 
 void Machine::run(const Kernel& kernel, dim3 grid, dim3 block, size_t dynamic_bytes,
                   size_t max_shared_bytes) {
-  kernel_ = kernel;
-  dynamic_bytes_ = dynamic_bytes;
-  max_shared_bytes_ = max_shared_bytes;
-  place.threads = block;
-  place.blocks = grid;
   const size_t num_blocks = size_t{grid.x} * grid.y * grid.z;
   std::vector<size_t> order(num_blocks);
   for (size_t i = 0; i < num_blocks; ++i) {
@@ -163,6 +169,11 @@ void Machine::run(const Kernel& kernel, dim3 grid, dim3 block, size_t dynamic_by
     order[i] = order[j];
     order[j] = i;
   }
+  kernel_ = kernel;
+  dynamic_bytes_ = dynamic_bytes;
+  max_shared_bytes_ = max_shared_bytes;
+  place.threads = block;
+  place.blocks = grid;
   for (const size_t i : order) {
     place.block = {static_cast<unsigned>(i % grid.x), static_cast<unsigned>(i / grid.x % grid.y),
                    static_cast<unsigned>(i / grid.x / grid.y)};
@@ -197,9 +208,16 @@ void Machine::run_block() {
   num_exited_ = num_at_barrier_ = num_true_ = 0;
   ++block_;
   shared_bytes_ = 0;
+  if (kFindsRaces) {
+    while (fibers_.size() < threads_.size()) new_fiber();
+    idle_fibers_.clear();
+    for (const auto& fiber : fibers_) idle_fibers_.push_back(fiber.get());
+  }
+  release(&started_);
   make_current(*take_ready());
   Fiber::switch_to(host_, *(running_ = current_->fiber = idle_fiber()));
   running_ = &host_;
+  acquire(&ended_);
 }
 
 // What every fiber does: threads from their start to their end, until a thread is to go on that
@@ -209,18 +227,23 @@ void Machine::run_threads() {
     Fiber& self = *running_;
     Thread* next = nullptr;
     try {
+      acquire(&started_);
       kernel_.run(kernel_.arguments);
       exit_thread();
       next = take_ready();
     } catch (...) {
       error_ = std::current_exception();
     }
+    release(&ended_);
     if (next) make_current(*next);
-    if (next && !next->fiber) {
-      next->fiber = &self;
-      continue;
+    if (!kFindsRaces) {
+      if (next && !next->fiber) {
+        next->fiber = &self;
+        continue;
+      }
+      idle_fibers_.push_back(&self);
     }
-    idle_fibers_.push_back(&self);
+    if (next && !next->fiber) next->fiber = idle_fiber();
     running_ = next ? next->fiber : &host_;
     Fiber::switch_to(self, *running_);
   }
@@ -273,11 +296,13 @@ void Machine::wait() {
   Fiber::switch_to(self, *running_);
 }
 
+Fiber* Machine::new_fiber() {
+  fibers_.push_back(std::make_unique<Fiber>([] { machine.run_threads(); }));
+  return fibers_.back().get();
+}
+
 Fiber* Machine::idle_fiber() {
-  if (idle_fibers_.empty()) {
-    fibers_.push_back(std::make_unique<Fiber>([] { machine.run_threads(); }));
-    return fibers_.back().get();
-  }
+  if (idle_fibers_.empty()) return new_fiber();
   Fiber* const fiber = idle_fibers_.back();
   idle_fibers_.pop_back();
   return fiber;
@@ -292,15 +317,19 @@ unsigned Machine::meet_block(const char* name, Line line, bool predicate) {
     fail("calls " + call.text() + ", but thread " + text(at_barrier_->index) + " waits in " +
          at_barrier_->call.text());
   }
+  char& barrier = barriers_[num_barriers_ % 2];
+  release(&barrier);
   at_barrier_ = current_;
   num_true_ += predicate;
   if (++num_at_barrier_ == threads_.size()) {
     at_barrier_ = nullptr;
     num_at_barrier_ = 0;
+    ++num_barriers_;
     num_true_before_ = std::exchange(num_true_, 0);
     for (Thread& thread : threads_) ready_.push_back(&thread);
   }
   wait();
+  acquire(&barrier);
   return num_true_before_;
 }
 
@@ -330,6 +359,18 @@ uint64_t Machine::meet_warp(const char* name, Line line, unsigned mask, uint64_t
   return warp.taken[self];
 }
 
+void Machine::sync_warp(Line line, unsigned mask) {
+  uint64_t& barrier = warps_[number(*current_) / kLanes].taken[mask ? __builtin_ctz(mask) : 0];
+  release(&barrier);
+  meet_warp("__syncwarp", line, mask, 0, kBallot);
+  acquire(&barrier);
+}
+
+void Machine::fence() {
+  acquire(&fence_);
+  release(&fence_);
+}
+
 // Lets the lanes go on if all that the call names are in this very call.
 void Machine::finish_warp_call(Warp& warp, Thread* lanes, const Call& call) {
   unsigned votes = 0;
@@ -347,6 +388,7 @@ void Machine::finish_warp_call(Warp& warp, Thread* lanes, const Call& call) {
 }
 
 void* Machine::shared(const char* name, size_t index, size_t num_bytes) {
+  acquire(&filled_);
   if (index >= variables_.size()) variables_.resize(index + 1);
   SharedMemory& memory = variables_[index];
   if (memory.block != block_) {
@@ -363,6 +405,7 @@ void* Machine::shared(const char* name, size_t index, size_t num_bytes) {
 
 // The memory; full of random bits when a block first asks for it.
 void* Machine::fill(SharedMemory& memory, size_t num_bytes) {
+  acquire(&filled_);
   if (memory.block != block_) {
     memory.block = block_;
     if (!memory.bytes || memory.num_bytes != num_bytes) {
@@ -373,6 +416,7 @@ void* Machine::fill(SharedMemory& memory, size_t num_bytes) {
       const uint64_t bits = random_.bits();
       memcpy(&memory.bytes[i], &bits, std::min(sizeof(bits), num_bytes - i));
     }
+    release(&filled_);
   }
   return memory.bytes.get();
 }
@@ -421,6 +465,10 @@ uint64_t meet_warp(const char* call, Line line, unsigned mask, uint64_t value, i
 unsigned meet_warp_ballot(const char* call, Line line, unsigned mask, bool predicate) {
   return static_cast<unsigned>(checked_machine().meet_warp(call, line, mask, predicate, kBallot));
 }
+
+void sync_warp(Line line, unsigned mask) { checked_machine().sync_warp(line, mask); }
+
+void fence() { checked_machine().fence(); }
 
 int lane() { return static_cast<int>(checked_machine().lane()); }
 

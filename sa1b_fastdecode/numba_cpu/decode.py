@@ -164,8 +164,23 @@ def _write_rows(out, start, stride, used_rows, one, bits, state, elements, box):
 
 
 @jit
+def _write_packed_rows(out, start, stride, used_rows, columns, bits, state, box):
+    """Write one tile onto zeros, eight pixels to a byte, the first in its lowest bit."""
+    num_bytes = (columns + 7) // 8
+    for y in range(box[0], used_rows):
+        if y < box[1]:
+            for word in range((columns + 63) >> 6):
+                state[word] ^= bits[y, word]
+                bits[y, word] = 0
+        to = start + y * stride
+        for k in range(num_bytes):
+            out[to + k] = (state[k >> 3] >> np.uint64(8 * (k & 7))) & np.uint64(0xFF)
+    state[:] = 0
+
+
+@jit
 def _decode_tiles(
-    data, header, num_masks, planes, crops, resize, out, num_planes, out_h, out_w, one,
+    data, header, num_masks, planes, crops, resize, out, row_length, num_planes, out_h, out_w, one,
     rows, columns, thread, threads, bits, state, elements, box,
 ):  # fmt: skip
     row_tiles = (out_h + rows - 1) // rows
@@ -177,7 +192,6 @@ def _decode_tiles(
         column = tile_index % column_tiles * columns
         tile_rows = min(rows, out_h - row)
         tile_columns = min(columns, out_w - column)
-        start = (plane * out_h + row) * out_w + column
         _, mask, window = _find_window(
             header, num_masks, planes, crops, resize, out_h, out_w, plane
         )
@@ -196,8 +210,13 @@ def _decode_tiles(
                 box,
                 (row, used_rows, column, tile_columns),
             )
-        if box[1] > 0:
-            _write_rows(out, start, out_w, used_rows, one, bits, state, elements, box)
+        start = (plane * out_h + row) * row_length
+        if box[1] > 0 and len(elements) > 0:
+            start += column
+            _write_rows(out, start, row_length, used_rows, one, bits, state, elements, box)
+        elif box[1] > 0:  # packed: no elements
+            start += column // 8
+            _write_packed_rows(out, start, row_length, used_rows, tile_columns, bits, state, box)
 
 
 def decode(
@@ -229,12 +248,13 @@ def decode(
     shown = array_at(planes, num_planes, np.int64)
     windows = array_at(crops, 4 * num_planes, np.int64)
     status = _check_windows(header, num_masks, shown, windows, resize, out_h, out_w, num_planes)
-    pixels = num_planes * out_h * out_w
-    if status != OK or pixels == 0:
+    row_length = out_w if item_size else (out_w + 7) // 8
+    size = num_planes * out_h * row_length
+    if status != OK or size == 0:
         return int(status)
-    dtype = {1: np.uint8, 2: np.uint16, 4: np.uint32}[item_size]
-    result = array_at(out, pixels, dtype)
-    threads = useful_threads(num_threads, pixels, item_size * pixels + 16 * num_bytes)
+    dtype = {0: np.uint8, 1: np.uint8, 2: np.uint16, 4: np.uint32}[item_size]
+    result = array_at(out, size, dtype)
+    threads = useful_threads(num_threads, size, result.nbytes + 16 * num_bytes)
     columns = min(out_w, _TILE_COLUMNS)
     words = (columns + 63) // 64
     rows = max(1, min(out_h, SCRATCH_BYTES // threads // (8 * words)))
@@ -243,14 +263,14 @@ def decode(
 
     def work(thread: int) -> None:
         _decode_tiles(
-            block, header, num_masks, shown, windows, resize, result, num_planes, out_h, out_w,
-            dtype(one), rows, columns, thread, threads,
+            block, header, num_masks, shown, windows, resize, result, row_length, num_planes,
+            out_h, out_w, dtype(one), rows, columns, thread, threads,
             np.zeros((rows, words), np.uint64), np.zeros(words, np.uint64),
-            np.zeros(64 * words, dtype), np.zeros(4, np.int64),
+            np.zeros(64 * words if item_size else 0, dtype), np.zeros(4, np.int64),
         )  # fmt: skip
 
     def clear(thread: int) -> None:
-        result[pixels * thread // threads : pixels * (thread + 1) // threads].fill(0)
+        result[size * thread // threads : size * (thread + 1) // threads].fill(0)
 
     in_threads(threads, *([] if fresh else [clear]), work)
     return OK

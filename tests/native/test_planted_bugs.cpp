@@ -283,14 +283,14 @@ void lanes_in_the_wrong_are_reported() {
   check_throws(different_calls_kernel<true>, {"nobody can"});
 }
 
-__global__ void vote_of_all_kernel(unsigned* out) { *out = __ballot_sync(~0u, 1); }
+__global__ void vote_of_all_kernel(unsigned* out) { out[threadIdx.x] = __ballot_sync(~0u, 1); }
 
 void lanes_that_do_not_exist_are_reported() {
-  unsigned out;
+  Values out(96);
   const auto launch = [&](unsigned num_threads) {
-    return SA1B_LAUNCH(vote_of_all_kernel, 1, num_threads, 0, nullptr, &out);
+    return SA1B_LAUNCH(vote_of_all_kernel, 1, num_threads, 0, nullptr, out.data());
   };
-  CHECK(launch(96) == cudaSuccess && out == ~0u);
+  CHECK(launch(96) == cudaSuccess && out == Values(96, ~0u));
   std::string message;
   try {
     launch(40);
