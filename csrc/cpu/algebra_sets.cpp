@@ -111,7 +111,7 @@ class BitWindow {
   // Bits [from, to), at least one.
   template <Draw kHow>
   SA1B_ALWAYS_INLINE void draw(uint32_t from, uint32_t to) {
-    const uint32_t first = from / 64, last = (to - 1) / 64;
+    const uint32_t first = from / 64, last = std::min((to - 1) / 64, kWords - 1);
     if (kHow != Draw::kClear) {
       first_ = std::min(first_, first);
       end_ = std::max(end_, last + 1);
