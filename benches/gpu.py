@@ -407,6 +407,22 @@ def variant_case(seed: int, title: str, **arguments: Any) -> Case:
     return decode_case(title, inputs, expected, arguments=arguments)
 
 
+def bits_case(seed: int) -> Case:
+    """One image, a bit for each pixel."""
+    packed = [fd.pack_rles(rles) for rles in images(seed, 4, 100, 1500, 2250)[:3]]
+    there = [batch.to(DEVICE) for batch in packed]
+    expected = [batch.decode_bits().to(DEVICE) for batch in packed]
+    out = torch.empty_like(expected[0])
+    calls: list[Call] = [batch.decode_bits for batch in there]
+    contenders = {
+        "from a batch on the GPU": Contender(calls),
+        "kernels": Contender(calls, clock="kernels"),
+        "memset": Contender([partial(memset, out)], "floor", "kernels", checked=False),
+    }
+    title = "an image of 100 masks, 1500 x 2250, bits"
+    return Case(title, contenders, partial(check_equal, expected), (), out.numel())
+
+
 def small_case(seed: int) -> Case:
     inputs = images(seed, 3, 1000, 480, 640)
     expected = [fd.pack_rles(rles).decode().to(DEVICE) for rles in inputs]
@@ -495,6 +511,7 @@ def cases(seed: int) -> dict[str, Callable[[], Case]]:
             )
             for side in (1024, 256)
         },
+        "decode-bits": partial(bits_case, seed),
         "decode-small": partial(small_case, seed),
         "decode-noise": partial(noise_case, seed),
         "iou-100": lambda: iou_case(

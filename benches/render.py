@@ -160,8 +160,8 @@ def gpu_provenance(results: dict[str, Any]) -> str:
     return (
         f"{machine['gpu']}, driver {machine['driver']}, CUDA {machine['cuda']}, "
         f"{machine['cores']} cores; {results['date']}, commit {results['commit']}; {listed}; "
-        f"seed {results['seed']}. Medians in microseconds until the GPU has done all; `kernels` and "
-        f"`memset` by the GPU's own clock.{left_out}"
+        f"seed {results['seed']}. Medians in microseconds until the GPU has done all; `kernels` "
+        f"and `memset` by the GPU's own clock.{left_out}"
     )
 
 

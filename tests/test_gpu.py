@@ -32,6 +32,7 @@ CALLS = {
     "float32": lambda batch: batch.decode(dtype=torch.float32),
     "size": lambda batch: batch.decode(size=(100, 71), dtype=torch.bfloat16),
     "pad": lambda batch: batch.decode(pad=(150, 171), dtype=torch.float16),
+    "bits": lambda batch: batch.decode_bits(),
     "area": lambda batch: batch.area(),
     "bbox": lambda batch: batch.bbox(),
     "centroid": lambda batch: batch.centroid(),

@@ -58,7 +58,7 @@ def use_everything(on_host):
         {"select": [4, 0, -2]},
     ):
         same(batch.decode(**arguments), on_host.decode(**arguments))
-    for name in ("area", "bbox", "centroid"):
+    for name in ("decode_bits", "area", "bbox", "centroid"):
         same(getattr(batch, name)(), getattr(on_host, name)())
     for name in ("intersection", "iou", "containment"):
         same(getattr(batch, name)(batch), getattr(on_host, name)(on_host))
