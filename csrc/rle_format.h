@@ -69,9 +69,10 @@ struct Batch {
     return num_masks >= 0 && num_masks <= num_bytes / 24 && 8 * (3 * num_masks + 1) <= num_bytes;
   }
 
-  // Whether the table of that many images fits behind them.
+  // Whether the table of that many images fits behind them, and every mask can be of one.
   SA1B_HD bool images_fit(int64_t num_images) const {
-    return num_images >= 0 && num_images <= (num_bytes - 8 * (3 * num_masks + 1)) / 24;
+    return num_images >= (num_masks > 0) &&
+           num_images <= (num_bytes - 8 * (3 * num_masks + 1)) / 24;
   }
 
   // Reads mask i. False if the header contradicts itself: nothing may be read then.

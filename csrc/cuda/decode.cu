@@ -13,6 +13,8 @@
 //
 // Passes: the output is written once; run ends are read once for each tile that meets the box, from
 // L2. Bound: memset of the output.
+#include <type_traits>
+
 #include "../plane_map.h"
 #include "runs.cuh"
 #include "warp.cuh"
@@ -78,7 +80,7 @@ __device__ bool find_window(const Planes& planes, int64_t plane, MaskRuns* mask,
 // The bits of a tile in shared memory.
 struct TileBits {
   uint32_t* columns;  // [groups * 32] a word a column
-  uint32_t* rows;     // [33][stride]; one row more, which stays zero, so that reads may run over
+  uint32_t* rows;     // [32][stride]
   uint32_t groups;    // of 32 columns
   uint32_t stride;    // odd, so that a column of words lies in different banks; one word to spare
 
@@ -90,7 +92,7 @@ struct TileBits {
   }
   static uint32_t num_bytes(uint32_t num_columns) {
     const uint32_t groups = (num_columns + kWarp - 1) / kWarp;
-    return 4 * (groups * kWarp + (kTileRows + 1) * ((groups + 1) | 1));
+    return 4 * (groups * kWarp + kTileRows * ((groups + 1) | 1));
   }
 
   // The next `n` <= 16 bits from (row, column) on, row after row of `width` columns.
@@ -110,8 +112,8 @@ template <class Map>
 __device__ void flip(const Planes& planes, const MaskRuns& mask, const Map& map, const Tile& tile,
                      uint32_t* words) {
   const uint32_t* const ends = planes.runs.ends + mask.begin;
-  // The last of an odd number ends the mask.
-  for (uint32_t k = threadIdx.x; k < (mask.num_ends & ~1u); k += kThreads) {
+  const uint32_t n = mask.num_ends & ~1u;  // the last of an odd number ends the mask
+  for (uint32_t k = threadIdx.x; k < n; k += min(kThreads, n - k)) {  // n may be near 2**32
     const uint32_t x = ends[k] / mask.h, y = ends[k] - x * mask.h;
     if (x >= mask.w) continue;
     const uint32_t column = map.column(x), next = map.column(x + 1);
@@ -153,42 +155,35 @@ __device__ void finish(const TileBits& bits, uint32_t first, uint32_t last, uint
 }
 
 // Makes the rows of bits of a tile. False if none is set; then they are not written.
+template <class Map>
 __device__ bool fill_bits(const Planes& planes, int64_t plane, const Tile& tile,
                           const TileBits& bits) {
   MaskRuns mask;
   Window window;
   if (!find_window(planes, plane, &mask, &window)) return false;
   if (tile.row >= window.out_h || tile.column >= window.out_w) return false;
-  const auto fill = [&](const auto& map) {
-    const Box& box = mask.box;
-    const uint32_t top = map.row(box.top), bottom = map.row(box.bottom);
-    const uint32_t left = max(map.column(box.left), tile.column) - tile.column;
-    const uint32_t right = min(max(map.column(box.right), tile.column) - tile.column, tile.columns);
-    if (top >= tile.row + tile.rows || bottom <= tile.row || left >= right) return false;
-    for (uint32_t k = threadIdx.x; k < bits.groups * kWarp; k += kThreads) bits.columns[k] = 0;
-    for (uint32_t k = threadIdx.x; k < (kTileRows + 1) * bits.stride; k += kThreads) {
-      bits.rows[k] = 0;
-    }
-    __syncthreads();
-    flip(planes, mask, map, tile, bits.columns);
-    __syncthreads();
-    finish(bits, left / kWarp, (right + kWarp - 1) / kWarp, window.out_h - tile.row,
-           min(tile.columns, window.out_w - tile.column));
-    __syncthreads();
-    return true;
-  };
-  if (planes.resize) return fill(Resize(window));
-  if (planes.crops) return fill(Crop(window));
-  return fill(Whole(window));
+  const Map map(window);
+  const Box& box = mask.box;
+  if (map.row(box.top) >= tile.row + tile.rows || map.row(box.bottom) <= tile.row) return false;
+  const uint32_t left = max(map.column(box.left), tile.column) - tile.column;
+  const uint32_t right = min(max(map.column(box.right), tile.column) - tile.column, tile.columns);
+  if (left >= right) return false;
+  for (uint32_t k = threadIdx.x; k < bits.groups * kWarp; k += kThreads) bits.columns[k] = 0;
+  for (uint32_t k = threadIdx.x; k < kTileRows * bits.stride; k += kThreads) bits.rows[k] = 0;
+  __syncthreads();
+  flip(planes, mask, map, tile, bits.columns);
+  __syncthreads();
+  finish(bits, left / kWarp, (right + kWarp - 1) / kWarp, window.out_h - tile.row,
+         min(tile.columns, window.out_w - tile.column));
+  __syncthreads();
+  return true;
 }
 
-// What is stored for each pixel, or for each 8 of them: `columns` is the width of a tile in these.
+// Elements of a type as they are stored: one, or as many as 16 bytes hold.
 template <class T>
 struct Elements {
-  using Type = T;
   static constexpr uint32_t kPerStore = 16 / sizeof(T), kPerWord = 4 / sizeof(T);
 
-  __host__ __device__ static uint32_t columns(uint32_t pixels) { return pixels; }
   __device__ static T at(const TileBits& bits, uint32_t row, uint32_t column, uint32_t one) {
     const uint32_t word = bits.rows[row * bits.stride + column / kWarp];
     return static_cast<T>((word >> (column % kWarp) & 1) * one);
@@ -209,47 +204,11 @@ struct Elements {
   }
 };
 
-struct PackedBits {
-  using Type = uint8_t;
-  static constexpr uint32_t kPerStore = 16;
-
-  __host__ __device__ static uint32_t columns(uint32_t pixels) { return (pixels + 7) / 8; }
-  __device__ static uint8_t at(const TileBits& bits, uint32_t row, uint32_t column, uint32_t) {
-    return static_cast<uint8_t>(bits.rows[row * bits.stride + column / 4] >> (8 * (column % 4)));
-  }
-  __device__ static uint4 load(const TileBits& bits, uint32_t row, uint32_t column, uint32_t width,
-                               uint32_t) {
-    if (column + 16 <= width) {
-      const uint32_t* const words = bits.rows + row * bits.stride + column / 4;
-      const uint32_t shift = 8 * (column % 4);
-      uint32_t last = 0;
-      if (shift != 0) last = words[4];
-      return make_uint4(
-          __funnelshift_r(words[0], words[1], shift), __funnelshift_r(words[1], words[2], shift),
-          __funnelshift_r(words[2], words[3], shift), __funnelshift_r(words[3], last, shift));
-    }
-    uint32_t words[4];
-#pragma unroll
-    for (uint32_t& word : words) {
-      word = 0;
-#pragma unroll
-      for (uint32_t k = 0; k < 4; ++k) {
-        word |= uint32_t{at(bits, row, column, 0)} << (8 * k);
-        if (++column == width) {
-          column = 0;
-          ++row;
-        }
-      }
-    }
-    return make_uint4(words[0], words[1], words[2], words[3]);
-  }
-};
-
 // Writes `rows` rows of `columns` elements that lie one after another, from `row` of the tile on.
-template <class E>
-__device__ void store(typename E::Type* to, const TileBits& bits, bool any, uint32_t row,
-                      uint32_t rows, uint32_t columns, uint32_t one) {
-  using T = typename E::Type;
+template <class T>
+__device__ void store(T* to, const TileBits& bits, bool any, uint32_t row, uint32_t rows,
+                      uint32_t columns, uint32_t one) {
+  using E = Elements<T>;
   const uint32_t n = rows * columns;
   const auto misaligned = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(to) % 16);
   const uint32_t head = min((16 - misaligned) % 16 / static_cast<uint32_t>(sizeof(T)), n);
@@ -280,11 +239,14 @@ __device__ void store(typename E::Type* to, const TileBits& bits, bool any, uint
   }
 }
 
-template <class E>
-__global__ void __launch_bounds__(kThreads) decode_kernel(Planes planes) {
+// Blocks on a multiprocessor: without bounds of its own, resizing would take 70 registers a thread.
+template <class Map>
+constexpr int kBlocks = std::is_same_v<Map, Resize> ? 4 : 0;
+
+template <class T, class Map>
+__global__ void __launch_bounds__(kThreads, kBlocks<Map>) decode_kernel(Planes planes) {
   SA1B_DYNAMIC_SHARED(uint32_t, memory);
   const int64_t tiles_of_plane = int64_t{planes.tile_rows} * planes.tile_columns;
-  const uint32_t row_length = E::columns(planes.out_w);
   for (int64_t i = blockIdx.x; i < planes.num_planes * tiles_of_plane; i += gridDim.x) {
     const int64_t plane = i / tiles_of_plane;
     const auto place = static_cast<uint32_t>(i % tiles_of_plane);
@@ -294,26 +256,29 @@ __global__ void __launch_bounds__(kThreads) decode_kernel(Planes planes) {
     tile.rows = min(planes.out_h - tile.row, kTileRows);
     tile.columns = min(planes.out_w - tile.column, kTileColumns);
     const TileBits bits(memory, tile.columns);
-    const bool any = fill_bits(planes, plane, tile, bits);
-    auto* const to = static_cast<typename E::Type*>(planes.out) +
-                     (plane * planes.out_h + tile.row) * row_length + E::columns(tile.column);
-    const uint32_t columns = E::columns(tile.columns);
-    if (columns == row_length) {
-      store<E>(to, bits, any, 0, tile.rows, columns, planes.one);
-    } else {
-      for (uint32_t row = 0; row < tile.rows; ++row) {
-        store<E>(to + int64_t{row} * row_length, bits, any, row, 1, columns, planes.one);
-      }
+    const bool any = fill_bits<Map>(planes, plane, tile, bits);
+    T* const to = static_cast<T*>(planes.out) + (plane * planes.out_h + tile.row) * planes.out_w +
+                  tile.column;
+    const uint32_t rows = tile.columns == planes.out_w ? tile.rows : 1;  // that are contiguous
+    for (uint32_t row = 0; row < tile.rows; row += rows) {
+      store(to + int64_t{row} * planes.out_w, bits, any, row, rows, tile.columns, planes.one);
     }
     __syncthreads();  // before the next tile takes this memory
   }
 }
 
-template <class E>
+template <class T, class Map>
 cudaError_t launch_decode(const Planes& planes, cudaStream_t stream) {
   const int64_t tiles = planes.num_planes * planes.tile_rows * planes.tile_columns;
   const uint32_t shared = TileBits::num_bytes(min(planes.out_w, kTileColumns));
-  return SA1B_LAUNCH(decode_kernel<E>, blocks_for(tiles), kThreads, shared, stream, planes);
+  return SA1B_LAUNCH((decode_kernel<T, Map>), blocks_for(tiles), kThreads, shared, stream, planes);
+}
+
+template <class T>
+cudaError_t launch_decode(const Planes& planes, cudaStream_t stream) {
+  if (planes.resize) return launch_decode<T, Resize>(planes, stream);
+  if (planes.crops) return launch_decode<T, Crop>(planes, stream);
+  return launch_decode<T, Whole>(planes, stream);
 }
 
 int64_t* take_image_begins(Workspace* workspace, int64_t num_images) {
@@ -365,14 +330,12 @@ int decode(const Batch& batch, int64_t num_images, const Decode& d, void* worksp
   }
   if (error != cudaSuccess) return error;
   switch (d.item_size) {
-    case 0:
-      return launch_decode<PackedBits>(planes, handle(stream));
     case 1:
-      return launch_decode<Elements<uint8_t>>(planes, handle(stream));
+      return launch_decode<uint8_t>(planes, handle(stream));
     case 2:
-      return launch_decode<Elements<uint16_t>>(planes, handle(stream));
+      return launch_decode<uint16_t>(planes, handle(stream));
     default:
-      return launch_decode<Elements<uint32_t>>(planes, handle(stream));
+      return launch_decode<uint32_t>(planes, handle(stream));
   }
 }
 

@@ -19,6 +19,7 @@ namespace {
 
 constexpr uint32_t kThreads = 128;
 constexpr uint32_t kWarps = kThreads / kWarp;
+constexpr int kBlocks = 8;  // on a multiprocessor, at least: threads have up to 64 registers
 // With that many warps a GPU is full; from there on a warp takes more pairs.
 constexpr int64_t kManyWarps = 1 << 17;
 
@@ -35,10 +36,9 @@ struct Sides {
   __device__ int64_t b_begin(int64_t image) const { return begin(b_begins, image, num_b); }
 
  private:
-  // Inside the batch whatever the table says.
   __device__ static int64_t begin(const int64_t* begins, int64_t image, int64_t n) {
-    const int64_t at = begins ? begins[image] : image == 0 ? 0 : n;
-    return at < 0 ? 0 : min(at, n);
+    if (begins) return begins[image];
+    return image == 0 ? 0 : n;
   }
 };
 
@@ -73,9 +73,10 @@ struct Ends {
 };
 
 // How many of the first `n` ends of both, in order, are of `a`; the search along a diagonal.
-__device__ uint32_t share_of_a(const Ends& a, const Ends& b, uint32_t n) {
+__device__ uint32_t share_of_a(const Ends& a, const Ends& b, uint64_t n) {
   const uint32_t num_a = a.end - a.begin, num_b = b.end - b.begin;
-  uint32_t low = n > num_b ? n - num_b : 0, high = min(n, num_a);
+  auto low = static_cast<uint32_t>(n > num_b ? n - num_b : 0);
+  auto high = static_cast<uint32_t>(min(n, uint64_t{num_a}));
   while (low < high) {
     const uint32_t middle = low + (high - low) / 2;
     const bool more = a.ends[a.begin + middle] <= b.ends[b.begin + (n - 1 - middle)];
@@ -92,19 +93,18 @@ __device__ uint32_t shared_pixels(const Runs& a_runs, const MaskRuns& a_mask, co
   const uint32_t first = max(a_mask.box.left, b_mask.box.left) * h;
   const uint32_t last = min(a_mask.box.right, b_mask.box.right) * h;
   const Ends a(a_runs, a_mask, first, last - 1), b(b_runs, b_mask, first, last - 1);
-  // The ends split [first, last) into one stretch more than there are.
+  // The ends split [first, last) into one stretch more than there are; that may be 2**33.
   const uint64_t stretches = uint64_t{a.end - a.begin} + (b.end - b.begin) + 1;
-  const auto from = static_cast<uint32_t>(stretches * lane / kWarp);
-  const auto upto = static_cast<uint32_t>(stretches * (lane + 1) / kWarp);
+  const uint64_t from = stretches * lane / kWarp, upto = stretches * (lane + 1) / kWarp;
   uint32_t pixels = 0;
   if (from < upto) {
     const uint32_t of_a = share_of_a(a, b, from);
-    uint32_t i = a.begin + of_a, j = b.begin + (from - of_a);
+    uint32_t i = a.begin + of_a, j = b.begin + static_cast<uint32_t>(from - of_a);
     uint32_t position = first;
     if (i > a.begin) position = a.ends[i - 1];
     if (j > b.begin) position = max(position, b.ends[j - 1]);
     uint32_t next_a = a.at(i, last), next_b = b.at(j, last);
-    for (uint32_t k = from; k < upto; ++k) {
+    for (auto left = static_cast<uint32_t>(upto - from); left != 0; --left) {
       const uint32_t next = min(next_a, next_b);
       if (i & j & 1) pixels += next - position;  // runs of odd numbers are foreground
       position = next;
@@ -133,7 +133,7 @@ __device__ void for_each_met(const Sides& sides, int64_t i, int64_t begin, int64
   }
 }
 
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     pairwise_kernel(Sides sides, Pairwise pairs, int64_t pairs_per_warp) {
   const uint32_t lane = threadIdx.x % kWarp;
   const int64_t pieces = (pairs.columns + pairs_per_warp - 1) / pairs_per_warp;
@@ -184,7 +184,8 @@ __device__ void for_each_row(const Sides& sides, Visit visit) {
   }
 }
 
-__global__ void __launch_bounds__(kThreads) count_pairs_kernel(Sides sides, int64_t* counts) {
+__global__ void __launch_bounds__(kThreads, kBlocks)
+    count_pairs_kernel(Sides sides, int64_t* counts) {
   for_each_row(sides, [&](int64_t i, int64_t begin, int64_t end, uint32_t lane) {
     int64_t count = 0;
     for (; begin < end; begin += kWarp) {
@@ -195,7 +196,7 @@ __global__ void __launch_bounds__(kThreads) count_pairs_kernel(Sides sides, int6
   });
 }
 
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     write_pairs_kernel(Sides sides, const int64_t* begins, IntersectingPairs pairs) {
   for_each_row(sides, [&](int64_t i, int64_t begin, int64_t end, uint32_t lane) {
     int64_t at = begins[i];
@@ -212,24 +213,9 @@ __global__ void __launch_bounds__(kThreads)
   });
 }
 
-// Turns n counts into begins: how many are before each, and behind the last how many in all. One
-// block.
-__global__ void __launch_bounds__(1024) begins_kernel(int64_t* counts, int64_t n) {
-  SA1B_SHARED(int64_t[1024], sums);
-  const int64_t share = (n + blockDim.x - 1) / blockDim.x;
-  const int64_t first = min(threadIdx.x * share, n), last = min(first + share, n);
-  int64_t sum = 0;
-  for (int64_t i = first; i < last; ++i) sum += counts[i];
-  sums[threadIdx.x] = sum;
-  __syncthreads();
-  int64_t begin = 0;
-  for (uint32_t t = 0; t < threadIdx.x; ++t) begin += sums[t];
-  for (int64_t i = first; i < last; ++i) {
-    const int64_t count = counts[i];
-    counts[i] = begin;
-    begin += count;
-  }
-  if (threadIdx.x == blockDim.x - 1) counts[n] = begin;
+// Turns the counts of n rows into what comes before each. One block.
+__global__ void __launch_bounds__(kThreads, kBlocks) begins_kernel(int64_t* counts, int64_t n) {
+  sum_up<kThreads>(n, [=](int64_t i) { return counts[i]; }, INT64_MAX, counts);
 }
 
 bool is_same(const Batch& a, const Batch& b) {
@@ -310,7 +296,7 @@ int count_pairs(const Batch& a, const Batch& b, int64_t num_images, int64_t* beg
                         kThreads, 0, handle(stream), sides, begins);
   }
   if (error != cudaSuccess) return error;
-  return SA1B_LAUNCH(begins_kernel, 1, 1024, 0, handle(stream), begins, sides.num_a);
+  return SA1B_LAUNCH(begins_kernel, 1, kThreads, 0, handle(stream), begins, sides.num_a);
 }
 
 int write_pairs(const Batch& a, const Batch& b, const IntersectingPairs& pairs,

@@ -17,6 +17,7 @@ namespace {
 
 constexpr uint32_t kThreads = 128;
 constexpr uint32_t kWarps = kThreads / kWarp;
+constexpr int kBlocks = 8;  // on a multiprocessor, at least: threads have up to 64 registers
 constexpr uint32_t kCharsPerThread = 8;  // a 64-bit word; no count has more characters than that
 constexpr uint32_t kTileChars = kThreads * kCharsPerThread;
 constexpr uint8_t kNoEnd = kCharBase + kMore;  // a character that ends no value and adds nothing
@@ -153,7 +154,8 @@ __device__ void parse_mask(const Batch& batch, const Runs& runs, const RegionOut
   auto* const chars = reinterpret_cast<uint8_t*>(words);
 
   Mask mask;
-  if (!batch.mask(i, &mask)) mask = Mask{};
+  // Ends are counted in 32 bits; no mask has a use for as many.
+  if (!batch.mask(i, &mask) || mask.end - mask.begin > UINT32_MAX) mask = Mask{};
   const auto pixels = static_cast<uint32_t>(mask.pixels());
   const int64_t begin = mask.begin - batch.data;
   if (thread < kCharsPerThread) chars[thread] = kCharBase;  // before the string a value has ended
@@ -192,32 +194,20 @@ __device__ void parse_mask(const Batch& batch, const Runs& runs, const RegionOut
   __syncthreads();  // before the next mask takes the shared memory
 }
 
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     parse_kernel(Batch batch, Runs runs, RegionOutputs out) {
   for (int64_t i = blockIdx.x; i < batch.num_masks; i += gridDim.x) parse_mask(batch, runs, out, i);
 }
 
-// One block; the table has a line for each image.
-__global__ void __launch_bounds__(kThreads)
+// One block. Whatever the table says, no image begins or ends outside the batch.
+__global__ void __launch_bounds__(kThreads, kBlocks)
     image_begins_kernel(Batch batch, int64_t num_images, int64_t* begins) {
-  SA1B_SHARED(int64_t[kThreads], sums);
-  const uint32_t thread = threadIdx.x;
-  const int64_t share = (num_images + kThreads - 1) / kThreads;
-  const int64_t first = min(thread * share, num_images), last = min(first + share, num_images);
-  const auto masks_of = [&](int64_t image) {
-    return batch.word(3 * batch.num_masks + 1 + 3 * image);
+  const int64_t n = batch.num_masks;
+  const auto masks_of = [=](int64_t image) {
+    const int64_t number = batch.word(3 * n + 1 + 3 * image);
+    return number < 0 ? 0 : min(number, n);
   };
-  int64_t sum = 0;
-  for (int64_t image = first; image < last; ++image) sum += masks_of(image);
-  sums[thread] = sum;
-  __syncthreads();
-  int64_t begin = 0;
-  for (uint32_t t = 0; t < thread; ++t) begin += sums[t];
-  for (int64_t image = first; image < last; ++image) {
-    begins[image] = begin;
-    begin += masks_of(image);
-  }
-  if (thread == kThreads - 1) begins[num_images] = begin;
+  sum_up<kThreads>(num_images, masks_of, n, begins);
 }
 
 }  // namespace

@@ -61,7 +61,7 @@ cudaError_t parse(const Batch& batch, const Runs& runs, const RegionOutputs& reg
                   cudaStream_t stream);
 
 // Of a batch grouped by image: begins[b] masks come before those of image b; begins[num_images]
-// all.
+// all. They never fall, and lie in the batch.
 cudaError_t find_image_begins(const Batch& batch, int64_t num_images,
                               int64_t* begins,  // [num_images + 1]
                               cudaStream_t stream);

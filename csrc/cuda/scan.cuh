@@ -70,4 +70,22 @@ __device__ __forceinline__ T block_exclusive_scan(T value, T identity, Op op, T*
   return warp_index() == 0 ? before : op(warps_before, before);
 }
 
+// Sums up n counts, up to `limit`: begins[i] becomes the sum of those before the i-th, begins[n] of
+// all. By one block; count(i) may lie where begins[i] will.
+template <uint32_t kThreads, class Count>
+__device__ void sum_up(int64_t n, Count count, int64_t limit, int64_t* begins) {
+  const auto add = [=](int64_t a, int64_t b) { return a < limit - b ? a + b : limit; };
+  int64_t before = 0;
+  for (int64_t first = 0; first < n; first += kThreads) {
+    const int64_t i = first + threadIdx.x;
+    const int64_t own = i < n ? count(i) : 0;
+    int64_t of_tile;
+    const int64_t begin =
+        add(before, block_exclusive_scan<kThreads>(own, int64_t{0}, add, &of_tile));
+    if (i < n) begins[i] = begin;
+    before = add(before, of_tile);
+  }
+  if (threadIdx.x == 0) begins[n] = before;
+}
+
 }  // namespace sa1b::cuda

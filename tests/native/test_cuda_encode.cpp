@@ -2,39 +2,12 @@
 // many orders. What it writes to is full of random bytes before, and all memory is of exact size.
 // SA1B_MAX_GRID is so low here that kernels have to loop, and strips to have several tiles.
 #include <iterator>
-#include <new>
 
-#include "cuda/launch_kernel.h"
+#include "cuda.h"
 #include "dense.h"
-#include "reference.h"
 
 namespace sa1b::test {
 namespace {
-
-struct FreeAligned {
-  void operator()(uint8_t* memory) const { ::operator delete[](memory, std::align_val_t{256}); }
-};
-using Aligned = std::unique_ptr<uint8_t[], FreeAligned>;
-
-Aligned random_bytes(Random& random, int64_t n) {
-  Aligned memory(
-      static_cast<uint8_t*>(::operator new[](static_cast<size_t>(n), std::align_val_t{256})));
-  uint64_t bits = random.bits();
-  for (int64_t i = 0; i < n; ++i) {
-    memory[i] = static_cast<uint8_t>(bits >> 56);
-    bits = bits * 6364136223846793005u + 1442695040888963407u;
-  }
-  return memory;
-}
-
-// ThreadSanitizer makes a step of a kernel some ten times slower: a part of the cases must do.
-#if defined(__SANITIZE_THREAD__)
-constexpr int kStep = 4;
-#else
-constexpr int kStep = 1;
-#endif
-
-constexpr cuda::Stream kStream = {0, nullptr};
 
 void check_encode(Random& random, const Dense& dense) {
   cpu::Encoded encoded;

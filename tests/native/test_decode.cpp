@@ -1,9 +1,7 @@
 // decode against the definition, pixel by pixel: every option on small masks, then the sizes at
 // which the work splits: streaming stores, tiles of rows and columns, threads, fresh pages.
-#include <iterator>
-
 #include "cpu/zero_pages.h"
-#include "reference.h"
+#include "decode_case.h"
 
 namespace sa1b::test {
 namespace {
@@ -25,18 +23,6 @@ void check_decode(const std::vector<Rle>& rles, Decode d, int num_threads, int64
   CHECK(std::all_of(memory.get(), memory.get() + before, [](uint8_t b) { return b == kNoise; }));
 }
 
-// A plain decode of all masks to planes of out_h x out_w.
-Decode plain(const std::vector<Rle>& rles, int64_t out_h, int64_t out_w, int item_size = 1) {
-  Decode d = {};
-  d.num_planes = static_cast<int64_t>(rles.size());
-  d.out_h = out_h;
-  d.out_w = out_w;
-  d.item_size = item_size;
-  const uint32_t ones[] = {0, 1, 0x3c00, 0, 0x3f800000};  // 1 and, as floats, 1.0
-  d.one = ones[item_size];
-  return d;
-}
-
 std::vector<Rle> random_rles(uint64_t seed, int64_t num_masks, int64_t h, int64_t w) {
   Random random(seed);
   std::vector<Rle> rles(static_cast<size_t>(num_masks));
@@ -45,55 +31,11 @@ std::vector<Rle> random_rles(uint64_t seed, int64_t num_masks, int64_t h, int64_
 }
 
 void small_masks_with_all_options() {
-  const int64_t edges[] = {0, 1, 2, 31, 32, 33, 63, 64, 65, 127, 128, 129};
   for (uint64_t seed = 0; seed < 4000; ++seed) {
     Random random(seed);
-    const auto side = [&] {
-      return random.one_in(4) ? edges[random.below(std::size(edges))] : random.below(50);
-    };
-    std::vector<Rle> rles;
-    const bool one_size = random.one_in(2);
-    for (int64_t i = random.below(6); i > 0; --i) {
-      const bool same = one_size && !rles.empty();
-      rles.push_back(random_rle(random, same ? rles[0].h : side(), same ? rles[0].w : side()));
-    }
-    const auto num_masks = static_cast<int64_t>(rles.size());
-    const int item_sizes[] = {1, 2, 4};
-    Decode d = plain(rles, 0, 0, item_sizes[random.below(3)]);
-    if (random.one_in(4)) d.one = static_cast<uint32_t>(random.bits() >> (64 - 8 * d.item_size));
-    d.fresh = random.one_in(3);
-    d.resize = random.one_in(3);
-
-    std::vector<int64_t> planes, crops;
-    planes.reserve(1);  // not null even if empty: null means all masks
-    if (random.one_in(2)) {
-      for (int64_t plane = random.below(8); plane > 0; --plane) {
-        planes.push_back(random.between(-1, num_masks - 1));
-      }
-      d.num_planes = static_cast<int64_t>(planes.size());
-      d.planes = planes.data();
-    }
-    const bool cropped = random.one_in(3);
-    for (int64_t plane = 0; plane < d.num_planes; ++plane) {
-      const int64_t i = d.planes ? planes[plane] : plane;
-      const int64_t mask_h = i < 0 ? 0 : rles[i].h, mask_w = i < 0 ? 0 : rles[i].w;
-      const int64_t y = cropped ? random.between(0, mask_h) : 0;
-      const int64_t x = cropped ? random.between(0, mask_w) : 0;
-      const int64_t h = cropped ? random.between(0, mask_h - y) : mask_h;
-      const int64_t w = cropped ? random.between(0, mask_w - x) : mask_w;
-      crops.insert(crops.end(), {y, x, h, w});
-      d.out_h = std::max(d.out_h, h);
-      d.out_w = std::max(d.out_w, w);
-    }
-    if (cropped) d.crops = crops.data();
-    if (d.resize) {
-      d.out_h = side();
-      d.out_w = side();
-    } else if (random.one_in(2)) {  // pad
-      d.out_h += random.below(70);
-      d.out_w += random.below(70);
-    }
-    check_decode(rles, d, 1 + static_cast<int>(random.below(3)), random.below(4));
+    DecodeCase c(random);
+    c.d.fresh = random.one_in(3);
+    check_decode(c.rles, c.d, 1 + static_cast<int>(random.below(3)), random.below(4));
   }
 }
 

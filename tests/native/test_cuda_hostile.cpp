@@ -1,0 +1,199 @@
+// Bytes that nobody validated: the CUDA kernels stay within their buffers, write all of the output,
+// and read the other masks of a batch as if nothing was wrong.
+#include <iterator>
+
+#include "cuda.h"
+
+namespace sa1b::test {
+namespace {
+
+constexpr int64_t kUnwritten = -1;
+
+Chars random_chars(Random& random) {
+  Chars chars;
+  const bool any_byte = random.one_in(2), often_short = random.one_in(2);
+  for (int64_t k = random.below(random.one_in(9) ? 2200 : 60); k > 0; --k) {
+    const int64_t c = random.between(48, often_short && !random.one_in(9) ? 63 : 111);
+    chars.push_back(any_byte ? random.byte() : static_cast<uint8_t>(c));
+  }
+  return chars;
+}
+
+// As sparse as these are, one in any place is missed.
+int64_t random_word(Random& random, int64_t num_bytes) {
+  const int64_t words[] = {0,
+                           1,
+                           2,
+                           3,
+                           9,
+                           1 << 16,
+                           kMaxPixels,
+                           int64_t{1} << 32,
+                           num_bytes,
+                           INT64_MIN,
+                           INT64_MAX,
+                           -1,
+                           -9,
+                           num_bytes + 1,
+                           random.below(num_bytes + 1),
+                           INT64_MAX / 2 + 1};
+  return random.one_in(3) ? words[random.below(std::size(words))] : words[random.below(5)];
+}
+
+// Planes and crops of any numbers, or none of them.
+std::vector<uint8_t> run_decode(Random& random, const Batch& batch, int64_t num_images,
+                                int64_t num_planes, bool with_tables) {
+  std::vector<int64_t> planes, crops;
+  for (int64_t i = 0; i < num_planes; ++i) {
+    planes.push_back(random_word(random, batch.num_masks));
+    for (int k = 0; k < 4; ++k) crops.push_back(random_word(random, 20));
+  }
+  const auto exact_planes = copied(planes), exact_crops = copied(crops);
+  Decode d = {};
+  d.num_planes = num_planes;
+  if (with_tables && num_images == kNotGrouped) d.planes = exact_planes.get();
+  if (with_tables) d.crops = exact_crops.get();
+  d.resize = with_tables && random.one_in(2);
+  d.out_h = d.out_w = 20;
+  d.item_size = 1;
+  d.one = 1;
+  const auto out = exactly<uint8_t>(num_planes * 400);
+  std::fill_n(out.get(), num_planes * 400, uint8_t{0xa5});
+  d.out = out.get();
+  const Aligned workspace = random_bytes(random, cuda::decode_workspace(batch, num_images));
+  CHECK(cuda::decode(batch, num_images, d, workspace.get(), kStream) == cudaSuccess);
+  CHECK(std::all_of(out.get(), out.get() + num_planes * 400, [](uint8_t b) { return b <= 1; }));
+  return {out.get(), out.get() + num_planes * 400};
+}
+
+Regions run_cuda_regions(const Batch& batch) {
+  const int64_t n = batch.num_masks;
+  Regions r = {exactly<int64_t>(n), exactly<float>(4 * n), exactly<float>(2 * n)};
+  std::fill_n(r.area.get(), n, kUnwritten);
+  std::fill_n(r.bbox.get(), 4 * n, float{kUnwritten});
+  std::fill_n(r.centroid.get(), 2 * n, float{kUnwritten});
+  CHECK(cuda::regions(batch, r.area.get(), r.bbox.get(), r.centroid.get(), kStream) == cudaSuccess);
+  for (int64_t i = 0; i < n; ++i) CHECK(r.area[i] >= 0);
+  for (int64_t i = 0; i < 4 * n; ++i) CHECK(r.bbox[i] >= 0);
+  for (int64_t i = 0; i < 2 * n; ++i) CHECK(!(r.centroid[i] < 0));
+  return r;
+}
+
+std::vector<int64_t> run_cuda_pairs(Random& random, const Batch& a, const Batch& b,
+                                    int64_t num_images, int64_t rows, int64_t columns) {
+  const Aligned workspace = random_bytes(random, cuda::pairs_workspace(a, b, num_images));
+  const int64_t size = (num_images == kNotGrouped ? 1 : num_images) * rows * columns;
+  const auto out = exactly<int64_t>(size);
+  std::fill_n(out.get(), size, int64_t{0});
+  Pairwise pairs = {Pairwise::kIntersection, num_images, rows, columns, nullptr, out.get()};
+  CHECK(cuda::pairwise(a, b, pairs, workspace.get(), kStream) == cudaSuccess);
+
+  const int64_t n = a.num_masks;
+  const auto begins = exactly<int64_t>(n + 1);
+  CHECK(cuda::count_pairs(a, b, num_images, begins.get(), workspace.get(), kStream) == cudaSuccess);
+  CHECK(begins[0] == 0 && std::is_sorted(begins.get(), begins.get() + n + 1));
+  const int64_t capacity = random.one_in(2) ? begins[n] : random.below(begins[n] + 1);
+  const auto indices = exactly<int64_t>(2 * capacity), pixels = exactly<int64_t>(capacity);
+  std::fill_n(indices.get(), 2 * capacity, kUnwritten);
+  std::fill_n(pixels.get(), capacity, kUnwritten);
+  CHECK(cuda::write_pairs(a, b, {num_images, capacity, indices.get(), pixels.get()}, begins.get(),
+                          workspace.get(), kStream) == cudaSuccess);
+  for (int64_t k = 0; k < capacity; ++k) {
+    const int64_t i = indices[2 * k], j = indices[2 * k + 1];
+    CHECK(i >= 0 && i < n && j >= 0 && j < b.num_masks && pixels[k] > 0);
+    CHECK(begins[i] <= k && k < begins[i + 1]);
+  }
+  return {out.get(), out.get() + size};
+}
+
+// Good masks between bad ones: strings of garbage, sizes that no mask has.
+void good_masks_beside_bad_ones() {
+  for (uint64_t seed = 0; seed < 60; seed += kStep) {
+    Random random(seed);
+    emulator::set_seed(seed);
+    std::vector<Rle> rles, empty_for_bad;
+    std::vector<bool> good;
+    for (int64_t i = random.below(12); i > 0; --i) {
+      good.push_back(random.one_in(2));
+      rles.push_back(random_rle(random, 20, 20));
+      empty_for_bad.push_back(rles.back());
+      if (good.back()) continue;
+      rles.back().chars = random_chars(random);
+      empty_for_bad.back().chars = to_chars({400});
+    }
+    BatchBlock block(rles);
+    const BatchBlock sound(empty_for_bad);
+    const auto n = static_cast<int64_t>(rles.size());
+    for (int64_t i = 0; i < n; ++i) {
+      if (good[i] || random.one_in(2)) continue;
+      block.set_word(2 * i + random.below(2), random_word(random, 20));
+    }
+    const std::vector<uint8_t> pixels = run_decode(random, block.batch(), kNotGrouped, n, false);
+    const Regions r = run_cuda_regions(block.batch());
+    const std::vector<Counts> counts = read_counts(sound.batch());
+    const std::vector<int64_t> shared =
+        run_cuda_pairs(random, block.batch(), block.batch(), kNotGrouped, n, n);
+    const std::vector<int64_t> expected = run_intersection(sound.batch(), sound.batch(), 1);
+    for (int64_t i = 0; i < n; ++i) {
+      if (!good[i]) continue;
+      const Pixels truth(20, counts[i]);
+      for (int64_t k = 0; k < 400; ++k)
+        CHECK((pixels[400 * i + k] != 0) == truth.at(k / 20, k % 20));
+      CHECK(regions_right(r, i, rles[i], counts[i]));
+      for (int64_t j = 0; j < n; ++j) CHECK(!good[j] || shared[n * i + j] == expected[n * i + j]);
+    }
+  }
+}
+
+// Sizes, offsets and images of any numbers, in front of any characters.
+void random_headers() {
+  for (uint64_t seed = 0; seed < 120; seed += kStep) {
+    Random random(seed);
+    emulator::set_seed(seed);
+    const int64_t num_masks = random.below(9), num_images = random.between(1, 4);
+    const int64_t num_words = 3 * num_masks + 1 + 3 * num_images;
+    const Chars chars = random_chars(random);
+    const int64_t num_bytes = 8 * num_words + static_cast<int64_t>(chars.size());
+    const auto data = exactly<uint8_t>(num_bytes);
+    for (int64_t i = 0; i < num_words; ++i) {
+      int64_t word = random_word(random, num_bytes);
+      if (i < 2 * num_masks && !random.one_in(4)) word = 1 + word % 20;
+      if (i >= 2 * num_masks && i <= 3 * num_masks && !random.one_in(4)) {
+        word = random.below(num_bytes + 1);
+      }
+      memcpy(data.get() + 8 * i, &word, 8);
+    }
+    std::copy(chars.begin(), chars.end(), data.get() + 8 * num_words);
+    const Batch batch = {data.get(), num_bytes, num_masks};
+    const BatchBlock other(random_rles(random, random.below(5), 1 + random.below(9), 9));
+    run_cuda_regions(batch);
+    run_decode(random, batch, kNotGrouped, num_masks, false);
+    run_decode(random, batch, kNotGrouped, 5, true);
+    run_decode(random, batch, num_images, 3 * num_images, random.one_in(2));
+    run_cuda_pairs(random, batch, other.batch(), kNotGrouped, num_masks, other.batch().num_masks);
+    run_cuda_pairs(random, other.batch(), batch, kNotGrouped, other.batch().num_masks, num_masks);
+    run_cuda_pairs(random, batch, batch, num_images, random.below(9), random.below(9));
+  }
+}
+
+// Values of more characters than any count has, across the ends of tiles.
+void endless_values() {
+  Random random(0);
+  for (const uint8_t c : {uint8_t{0}, uint8_t{0x2f}, uint8_t{0x50}, uint8_t{0x6f}, uint8_t{0xff}}) {
+    std::vector<Rle> rles;
+    for (const size_t length : {1, 9, 1025, 3000}) rles.push_back({20, 20, Chars(length, c)});
+    const BatchBlock block(rles);
+    run_cuda_regions(block.batch());
+    run_decode(random, block.batch(), kNotGrouped, 4, false);
+    run_cuda_pairs(random, block.batch(), block.batch(), kNotGrouped, 4, 4);
+  }
+}
+
+}  // namespace
+}  // namespace sa1b::test
+
+int main() {
+  sa1b::test::good_masks_beside_bad_ones();
+  sa1b::test::random_headers();
+  sa1b::test::endless_values();
+}
