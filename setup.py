@@ -26,7 +26,8 @@ def sources() -> list[str]:
     """Return the paths of all sources, as the one list of them has it."""
     lines = (CSRC / "sources.txt").read_text().splitlines()
     kernels = [CSRC / line for line in lines if line and not line.startswith("#")]
-    return [str(path) for path in [CSRC / "bindings.cpp", *kernels]]
+    bindings = [CSRC / "bindings.cpp", CSRC / "bindings_coco.cpp"]
+    return [str(path) for path in [*bindings, *kernels]]
 
 
 def pybind11_include() -> str:
