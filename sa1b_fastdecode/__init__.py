@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sa1b_fastdecode import mask
     from sa1b_fastdecode.dispatch import active_backend, backends
     from sa1b_fastdecode.ops import (
         decode_rle_batch,
@@ -49,6 +50,7 @@ __all__ = [
     "backends",
     "decode_rle_batch",
     "encode_masks",
+    "mask",
     "mask_area",
     "mask_bbox",
     "mask_centroid",
@@ -58,8 +60,13 @@ __all__ = [
     "pack_rles",
 ]
 
+# Modules are public names, too: fd.mask.decode(rles).
+_MODULES = ("mask",)
+
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

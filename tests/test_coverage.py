@@ -71,7 +71,8 @@ OPERATORS_OF_FUNCTION = {
     "mask_containment": ("containment",),
 }
 METHODS_ONLY = {"intersecting_pairs"}
-NOT_OPERATORS = {"RLEBatch", "__version__", "active_backend", "backends", "pack_rles"}
+MODULES = {"mask"}
+NOT_OPERATORS = {"RLEBatch", "__version__", "active_backend", "backends", "pack_rles"} | MODULES
 
 
 def operators():
