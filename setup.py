@@ -3,12 +3,18 @@
 The kernels need a C++17 compiler and pybind11's headers, and nothing of torch. Where torch can be
 imported (an environment that has it, with --no-build-isolation) its cpp_extension drives the build
 with ninja; elsewhere, as in pip's isolated build environment, setuptools builds the same extension,
-so that no second torch is downloaded. Without a working compiler the installation succeeds all the
-same and the package runs on Numba.
+so that no second torch is downloaded. Where there is an nvcc, the CUDA kernels are built too,
+whatever torch and whatever GPU the machine has; they are linked with a static runtime, so that the
+module loads on machines without a driver. Without a working compiler the installation succeeds all
+the same and the package runs on Numba.
 """
 
 import os
+import re
+import shutil
+import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -21,13 +27,14 @@ except ImportError:
 
 CSRC = Path("csrc")
 
+# Compute capabilities; the last is also kept as PTX, from which drivers compile for later GPUs.
+ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 
-def sources() -> list[str]:
-    """Return the paths of all sources, as the one list of them has it."""
+
+def sources(suffix: str) -> list[str]:
+    """Return the paths of the sources of a kind, as the one list of them has it."""
     lines = (CSRC / "sources.txt").read_text().splitlines()
-    kernels = [CSRC / line for line in lines if line and not line.startswith("#")]
-    bindings = [CSRC / "bindings.cpp", CSRC / "bindings_coco.cpp"]
-    return [str(path) for path in [*bindings, *kernels]]
+    return [str(CSRC / line) for line in lines if line.endswith(suffix)]
 
 
 def pybind11_include() -> str:
@@ -49,6 +56,45 @@ def compile_args() -> list[str]:
     return ["-O3", "-std=c++17", "-fvisibility=hidden", "-ffp-contract=off", "-g0"]
 
 
+def find_nvcc() -> str | None:
+    """Return nvcc's path, from CUDA_HOME, PATH or where NVIDIA's packages put it; else None."""
+    if os.name == "nt":
+        return None  # never tried there
+    folders = [Path(os.environ.get("CUDA_HOME", "/nonexistent")) / "bin", *os.get_exec_path()]
+    return shutil.which("nvcc", path=os.pathsep.join(map(str, [*folders, "/usr/local/cuda/bin"])))
+
+
+def cuda_libraries(nvcc: str) -> list[str]:
+    """Return the linker's flags for the runtime. An nvcc may be a wrapper, so it is asked."""
+    # What it would run goes to stderr, with the folders of the toolkit's libraries.
+    dry = subprocess.run([nvcc, "--dryrun", "x.cu"], capture_output=True, text=True, check=False)
+    folders = re.findall(r'"-L([^"]+)"', dry.stderr)
+    return [*(f"-L{folder}" for folder in folders), "-lcudart_static", "-ldl", "-lpthread", "-lrt"]
+
+
+def build_cuda(nvcc: str, folder: Path) -> list[str]:
+    """Compile the CUDA kernels and return the objects; those that are up to date are kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    known = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=True)
+    targets = [number for number in ARCHITECTURES if f"compute_{number}\n" in known.stdout]
+    codes = [f"-gencode=arch=compute_{n},code=sm_{n}" for n in targets]
+    codes.append(f"-gencode=arch=compute_{targets[-1]},code=compute_{targets[-1]}")
+    # Contracted multiply-adds would make results differ from the CPU's.
+    flags = ["-O3", "-std=c++17", "--fmad=false", "-Werror=all-warnings"]
+    host = ["-Xcompiler=-fPIC,-fvisibility=hidden,-Wall"]
+    headers = max(path.stat().st_mtime for path in CSRC.rglob("*.*h"))
+
+    def compile_one(source: str) -> str:
+        to = folder / f"{Path(source).stem}_cuda.o"
+        if not to.exists() or to.stat().st_mtime < max(headers, Path(source).stat().st_mtime):
+            command = [nvcc, *flags, *codes, *host, f"-I{CSRC}", "-c", source, "-o", str(to)]
+            subprocess.run(command, check=True)
+        return str(to)
+
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 4)) as pool:
+        return list(pool.map(compile_one, sources(".cu")))
+
+
 class OptionalBuild(BuildExtension):  # type: ignore[misc, valid-type]
     """Turns a failed build into one message: the package then runs on Numba."""
 
@@ -56,6 +102,7 @@ class OptionalBuild(BuildExtension):  # type: ignore[misc, valid-type]
         # Before setuptools builds: it forgets for that time that a build is in place.
         outputs = [Path(self.get_ext_fullpath(each.name)) for each in self.extensions]
         try:
+            self.add_cuda()
             super().run()
         except (Exception, SystemExit) as error:
             if os.environ.get("SA1B_FASTDECODE_REQUIRE_COMPILED") == "1":
@@ -71,14 +118,32 @@ class OptionalBuild(BuildExtension):  # type: ignore[misc, valid-type]
                 file=sys.stderr,
             )
 
+    def add_cuda(self) -> None:
+        """Add the CUDA kernels to the extension, where they can be built."""
+        nvcc = find_nvcc()
+        if nvcc is None:
+            return
+        try:
+            objects = build_cuda(nvcc, Path(self.build_temp) / "cuda")
+        except (OSError, subprocess.CalledProcessError) as error:
+            if os.environ.get("SA1B_FASTDECODE_REQUIRE_COMPILED") == "1":
+                raise
+            print(f"sa1b_fastdecode: no CUDA kernels ({error})", file=sys.stderr)
+            return
+        (extension,) = self.extensions
+        extension.sources.append(str(CSRC / "bindings_cuda.cpp"))
+        extension.define_macros.append(("SA1B_WITH_CUDA", "1"))
+        extension.extra_objects += objects
+        extension.extra_link_args += cuda_libraries(nvcc)
+
 
 setup(
     ext_modules=[
         Extension(
             "sa1b_fastdecode._C",
-            sources(),
+            [str(CSRC / "bindings.cpp"), str(CSRC / "bindings_coco.cpp"), *sources(".cpp")],
             include_dirs=[pybind11_include()],
-            depends=[str(path) for path in CSRC.rglob("*.h")],
+            depends=[str(path) for path in CSRC.rglob("*.*h")],
             extra_compile_args=compile_args(),
             language="c++",
         )

@@ -6,10 +6,12 @@ import operator
 from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 Pad: TypeAlias = bool | tuple[int, int]
+Int64Array: TypeAlias = npt.NDArray[np.int64]
 
 _MAX_THREADS = 1024
 
@@ -53,6 +55,13 @@ def as_indices(index: Any, num_masks: int) -> Tensor:
     if not torch.compiler.is_compiling() and bool(wrong.any()):
         raise IndexError(f"mask {int(table[wrong][0])} is out of range for {num_masks} masks")
     return torch.where(wrong, num_masks, torch.where(table < 0, table + num_masks, table))
+
+
+def planes_of_images(counts: Tensor, per_image: int) -> Tensor:
+    """Return int64 (B * per_image,): the mask that each plane of a grouped batch shows, or -1."""
+    counts = counts[:, None]
+    place = torch.arange(per_image, device="cpu")
+    return torch.where(place < counts, counts.cumsum(0) - counts + place, -1).flatten()
 
 
 def read_iscrowd(iscrowd: Any, num_masks: int) -> Tensor:
@@ -155,3 +164,31 @@ def check_out(
         raise ValueError("out must not require a gradient: what it holds is overwritten")
     if not out.is_contiguous():
         raise ValueError(f"out must be contiguous, but has strides {out.stride()}")
+
+
+def check_comparable(
+    sizes: tuple[Int64Array, Int64Array], masks_of_images: tuple[Int64Array, Int64Array]
+) -> None:
+    """Raise ValueError, naming two masks, where masks that are compared differ in size.
+
+    Sizes (N,2) of the masks of two batches, and how many of them each image has (B,): compared are
+    those of the same image.
+    """
+    counts = masks_of_images
+    image_of_mask = [np.repeat(np.arange(len(count)), count) for count in counts]
+    begins = np.cumsum(counts[0]) - counts[0]
+    both = (counts[0] > 0) & (counts[1] > 0)
+    of_image = np.full((len(both), 2), -1, np.int64)
+    of_image[both] = sizes[0][begins[both]]
+    for which, (side, images) in enumerate(zip(sizes, image_of_mask, strict=True)):
+        differs = both[images] & (side != of_image[images]).any(axis=1)
+        if differs.any():
+            j = int(differs.argmax())
+            i = int(begins[images[j]])
+            where = f"image {images[j]}: " if len(both) > 1 else ""
+            h, w = sizes[0][i].tolist()
+            other_h, other_w = side[j].tolist()
+            raise ValueError(
+                f"{where}masks of different sizes cannot be compared: mask {i} is {h}x{w}, "
+                f"mask {j}{' of other' if which else ''} is {other_h}x{other_w}"
+            )

@@ -1,6 +1,7 @@
-"""The operators on the CPU: outputs are torch's, the kernels get addresses.
+"""The operators on the CPU: outputs are allocated here, the kernels get addresses.
 
-The kernels are a module with the functions of ``_C.pyi``, compiled or of Numba.
+The kernels are a module with the functions of ``_C.pyi``, compiled or of Numba. Arguments were
+checked before; ``cuda.py`` has the same operators.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sa1b_fastdecode import elements
+from sa1b_fastdecode.arguments import planes_of_images
 from sa1b_fastdecode.status import NOT_GROUPED, raise_for
 
 # Outputs from this size on get their memory from the kernels' ZeroPages: it reads as zero, so that
@@ -29,3 +30,190 @@ _MANY_MASKS = 1 << 20
 # Room for that many pairs, never touched unless they are found: 400 MB of addresses. More than that
 # are found twice, the first time to count them.
 _MOST_PAIRS = 1 << 24
+
+
+class Operators:
+    """Runs kernels on tensors of the CPU."""
+
+    def __init__(self, kernels: Any) -> None:
+        self._kernels = kernels
+
+    def _zeros(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        num_bytes = math.prod(shape) * dtype.itemsize
+        if num_bytes >= _FRESH_BYTES:
+            pages = self._kernels.ZeroPages(num_bytes)
+            return torch.frombuffer(pages, dtype=dtype).view(shape)
+        return torch.zeros(shape, dtype=dtype, device="cpu")
+
+    def decode(
+        self,
+        data: Tensor,
+        num_masks: int,
+        num_images: int | None,
+        planes: Tensor | None,
+        crops: Tensor | None,
+        resize: bool,
+        shape: Sequence[int],
+        dtype: torch.dtype,
+        element: tuple[int, int],
+        out: Tensor | None,
+        num_threads: int,
+    ) -> Tensor:
+        """Decode into ``out``, or into a new tensor of ``shape``."""
+        *leading, height, width = shape
+        if planes is None and num_images is not None:
+            planes = _planes_of(data, num_masks, num_images, leading[-1])
+        num_bytes = math.prod(shape) * dtype.itemsize
+        if num_bytes > _MAX_BYTES:
+            raise MemoryError(f"the decoded batch would take {num_bytes} bytes")
+        fresh = out is None and num_bytes >= _FRESH_BYTES
+        if fresh:
+            out = self._zeros(shape, dtype)
+        elif out is None:
+            out = torch.empty(*shape, dtype=dtype, device="cpu")
+        status = self._kernels.decode(
+            data.data_ptr(),
+            data.numel(),
+            num_masks,
+            _address(planes),
+            math.prod(leading),
+            _address(crops),
+            resize,
+            height,
+            width,
+            out.data_ptr(),
+            *element,
+            fresh,
+            num_threads or torch.get_num_threads(),
+        )
+        raise_for(status)
+        return out
+
+    def regions(
+        self,
+        data: Tensor,
+        num_masks: int,
+        area: Tensor | None,
+        bbox: Tensor | None,
+        centroid: Tensor | None,
+    ) -> None:
+        """Write what is not None: int64 (N,), float32 (N, 4), float32 (N, 2)."""
+        status = self._kernels.regions(
+            data.data_ptr(),
+            data.numel(),
+            num_masks,
+            _address(area),
+            _address(bbox),
+            _address(centroid),
+            torch.get_num_threads(),
+        )
+        raise_for(status)
+
+    def pairwise(
+        self,
+        data: Tensor,
+        num_masks: int,
+        other: Tensor,
+        num_other: int,
+        shape: Sequence[int],
+        iscrowd: Tensor | None,
+        kind: int,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        """Compare all pairs, of each image if the shape has three dimensions."""
+        num_images, rows, columns = shape if len(shape) == 3 else (NOT_GROUPED, *shape)
+        num_bytes = math.prod(shape) * dtype.itemsize
+        if min(shape) < 0 or num_bytes > _MAX_BYTES:
+            raise MemoryError(f"a result of {tuple(shape)} would take {num_bytes} bytes")
+        out = self._zeros(shape, dtype)  # most pairs of many masks have nothing in common
+        status = self._kernels.pairwise(
+            data.data_ptr(),
+            data.numel(),
+            num_masks,
+            other.data_ptr(),
+            other.numel(),
+            num_other,
+            num_images,
+            rows,
+            columns,
+            _address(iscrowd),
+            kind,
+            out.data_ptr(),
+            torch.get_num_threads(),
+        )
+        raise_for(status)
+        return out
+
+    def intersecting_pairs(
+        self, data: Tensor, num_masks: int, other: Tensor, num_other: int, num_images: int | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return int64 (K, 2) and int64 (K,)."""
+        capacity = min(max(num_masks, 0) * max(num_other, 0), _MOST_PAIRS)
+        while True:
+            indices = np.empty((capacity, 2), np.int64)
+            intersection = np.empty(capacity, np.int64)
+            found = self._kernels.intersecting_pairs(
+                data.data_ptr(),
+                data.numel(),
+                num_masks,
+                other.data_ptr(),
+                other.numel(),
+                num_other,
+                NOT_GROUPED if num_images is None else num_images,
+                capacity,
+                indices.ctypes.data,
+                intersection.ctypes.data,
+                torch.get_num_threads(),
+            )
+            if found < 0:
+                raise_for(found)
+            if found <= capacity:
+                break
+            del indices, intersection  # before more room is made
+            capacity = found
+        indices, intersection = indices[:found], intersection[:found]
+        if indices.nbytes < _FRESH_BYTES:  # not worth holding on to the room that nobody needed
+            indices, intersection = indices.copy(), intersection.copy()
+        return torch.from_numpy(indices), torch.from_numpy(intersection)
+
+    def encode(self, masks: Tensor, element: tuple[int, int], num_threads: int) -> Tensor:
+        """Encode masks ``(N, H, W)`` or ``(H, W)``; return the block."""
+        strides = [element[0] * stride for stride in masks.stride()]
+        return self.encode_memory(masks.data_ptr(), masks.shape, strides, element, num_threads)
+
+    def encode_memory(
+        self,
+        address: int,
+        shape: Sequence[int],
+        strides: Sequence[int],
+        element: tuple[int, int],
+        num_threads: int,
+    ) -> Tensor:
+        """Encode masks ``(N, H, W)`` or ``(H, W)`` that lie at an address; strides are in bytes."""
+        height, width = shape[-2:]
+        num_masks, mask_stride = (shape[0], strides[0]) if len(shape) == 3 else (1, 0)
+        if num_masks > _MANY_MASKS:
+            # An expanded tensor may show more masks than memory holds: then fail before the work.
+            bytearray(min(24 * num_masks, _MAX_BYTES))
+        block = self._kernels.encode(
+            address,
+            num_masks,
+            height,
+            width,
+            mask_stride,
+            *strides[-2:],
+            *element,
+            num_threads or torch.get_num_threads(),
+        )
+        return torch.frombuffer(block, dtype=torch.uint8)
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _planes_of(data: Tensor, num_masks: int, num_images: int, per_image: int) -> Tensor:
+    """Return the mask that each plane of a grouped batch shows, from the table in its block."""
+    begin = 8 * (3 * num_masks + 1)
+    table = data[begin : begin + 24 * num_images]
+    return planes_of_images(table.view(torch.int64).view(-1, 3)[:, 0], per_image)

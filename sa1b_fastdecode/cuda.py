@@ -7,20 +7,21 @@ as long as it turns out to be: encoding, and lists of pairs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-_NOT_GROUPED = -1
+from sa1b_fastdecode.status import NOT_GROUPED, raise_for
 
 
-class Kernels:
-    """Runs the functions of ``_C.cuda``: addresses and sizes in, a status out."""
+class Operators:
+    """Runs the functions of ``kernels.cuda``: addresses and sizes in, a status out."""
 
-    def __init__(self, native: Any) -> None:
-        self._native = native
+    def __init__(self, kernels: Any) -> None:
+        self._native = kernels.cuda
 
     def _run(self, name: str, data: Tensor, *arguments: Any) -> None:
         """Call a launcher on the device and the current stream of ``data``, and check it."""
@@ -32,7 +33,7 @@ class Kernels:
         else:  # kernels that run on the CPU, as they do in tests
             status = launcher(0, 0, *arguments)
         if status < 0:
-            raise ValueError("data does not hold the sizes and offsets of that many masks")
+            raise_for(status)
         if status > 0:
             raise RuntimeError(
                 f"CUDA error {status} in sa1b_fastdecode: {self._native.describe(status)}"
@@ -47,35 +48,35 @@ class Kernels:
         crops: Tensor | None,
         resize: bool,
         shape: Sequence[int],
-        item_size: int,
-        one: int,
-        out: Tensor,
-    ) -> None:
-        """Decode into ``out``, whose last two dimensions are the planes' height and width."""
+        dtype: torch.dtype,
+        element: tuple[int, int],
+        out: Tensor | None,
+        num_threads: int,
+    ) -> Tensor:
+        """Decode into ``out``, or into a new tensor of ``shape``."""
+        if out is None:
+            out = data.new_empty(shape, dtype=dtype)
         *leading, height, width = shape
-        images = _NOT_GROUPED if num_images is None else num_images
+        images = NOT_GROUPED if num_images is None else num_images
         size = self._native.decode_workspace(data.numel(), num_masks, images)
         workspace = _workspace(size, data)
         planes, crops = _on_device_of(data, planes), _on_device_of(data, crops)
-        num_planes = 1
-        for side in leading:
-            num_planes *= side
         self._run(
             "decode",
             data,
             *_block(data, num_masks),
             images,
             _address(planes),
-            num_planes,
+            math.prod(leading),
             _address(crops),
             resize,
             height,
             width,
             out.data_ptr(),
-            item_size,
-            one,
+            *element,
             workspace.data_ptr(),
         )
+        return out
 
     def regions(
         self,
@@ -98,10 +99,11 @@ class Kernels:
         shape: Sequence[int],
         iscrowd: Tensor | None,
         kind: int,
-        out: Tensor,
-    ) -> None:
-        """Write into ``out`` of zeros what is not zero; kinds as in csrc/launch.h."""
-        images, rows, columns = shape if len(shape) == 3 else (_NOT_GROUPED, *shape)
+        dtype: torch.dtype,
+    ) -> Tensor:
+        """Compare all pairs, of each image if the shape has three dimensions."""
+        out = data.new_zeros(shape, dtype=dtype)
+        images, rows, columns = shape if len(shape) == 3 else (NOT_GROUPED, *shape)
         blocks = (*_block(data, num_masks), *_block(other, num_other), images)
         workspace = _workspace(self._native.pairs_workspace(*blocks), data)
         iscrowd = _on_device_of(data, iscrowd)
@@ -116,12 +118,13 @@ class Kernels:
             out.data_ptr(),
             workspace.data_ptr(),
         )
+        return out
 
     def intersecting_pairs(
         self, data: Tensor, num_masks: int, other: Tensor, num_other: int, num_images: int | None
     ) -> tuple[Tensor, Tensor]:
         """Return int64 (K, 2) and int64 (K,); waits once, to learn K."""
-        images = _NOT_GROUPED if num_images is None else num_images
+        images = NOT_GROUPED if num_images is None else num_images
         blocks = (*_block(data, num_masks), *_block(other, num_other), images)
         workspace = _workspace(self._native.pairs_workspace(*blocks), data)
         begins = data.new_empty(num_masks + 1, dtype=torch.int64)

@@ -4,13 +4,14 @@ The first available backend of a device is used. The environment variable
 ``SA1B_FASTDECODE_BACKEND``, read when a device is first used, forces one by name; a forced one that
 is unavailable raises. Later, and in one place only, ``use`` does the same.
 
-A backend's kernels are a module with the functions of ``_C.pyi`` (addresses and sizes in, a status
-out), so that every backend is called in the same way.
+A backend has kernels, a module of functions that take addresses and sizes and return a status, and
+operators, which take tensors; ``cpu.py`` and ``cuda.py`` have the same ones.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import os
 import warnings
@@ -36,7 +37,8 @@ class Backend:
 class _Entry:
     name: str
     device: str
-    module: str
+    kernels: str  # a module; its functions are those of _C.pyi
+    operators: str  # a module whose class Operators takes the kernels
     probe: Callable[[], tuple[bool, str]]
 
 
@@ -59,13 +61,52 @@ def _probe_numba() -> tuple[bool, str]:
     return True, f"numba {numba.__version__}; compiles on first use, then cached on disk"
 
 
+def _probe_gpu() -> str | None:
+    """Return what keeps torch from using a GPU. Touches no GPU: that would break later forks."""
+    import torch
+
+    if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
+        return "this torch is built without CUDA; install a CUDA build from https://pytorch.org"
+    if torch.cuda.device_count() == 0:
+        return "torch finds no GPU; see whether nvidia-smi does"
+    return None
+
+
+def _probe_cuda() -> tuple[bool, str]:
+    available, detail = _probe_cpp()
+    if not available:
+        return False, detail
+    kernels = importlib.import_module("sa1b_fastdecode._C")
+    if not hasattr(kernels, "cuda"):
+        return False, (
+            "the compiled kernels were built without CUDA; install NVIDIA's toolkit, so that nvcc "
+            "is found, and reinstall with: pip install --force-reinstall --no-deps sa1b-fastdecode"
+        )
+    missing = _probe_gpu()
+    return missing is None, missing or "compiled kernels"
+
+
 _TABLE = (
-    _Entry("cpp", "cpu", "sa1b_fastdecode._C", _probe_cpp),
-    _Entry("numba", "cpu", "sa1b_fastdecode.numba_cpu", _probe_numba),
+    _Entry("cpp", "cpu", "sa1b_fastdecode._C", "sa1b_fastdecode.cpu", _probe_cpp),
+    _Entry("numba", "cpu", "sa1b_fastdecode.numba_cpu", "sa1b_fastdecode.cpu", _probe_numba),
+    _Entry("cuda", "cuda", "sa1b_fastdecode._C", "sa1b_fastdecode.cuda", _probe_cuda),
 )
 
+
+@dataclass
+class _Chosen:
+    name: str
+    kernels: ModuleType
+    operators_module: str
+
+    @functools.cached_property
+    def operators(self) -> Any:
+        """Loaded when first asked for: the operators need torch, the kernels do not."""
+        return importlib.import_module(self.operators_module).Operators(self.kernels)
+
+
 _used: str | None = None  # what `use` forces at present
-_chosen: dict[str, tuple[str, ModuleType]] = {}
+_chosen: dict[str, _Chosen] = {}
 
 
 def backends() -> list[Backend]:
@@ -81,12 +122,17 @@ def active_backend(device: Any = "cpu") -> str:
         ValueError: ``SA1B_FASTDECODE_BACKEND`` names no backend.
     """
     device_type = _device_type(device)
-    return (_chosen.get(device_type) or _choose(device_type))[0]
+    return (_chosen.get(device_type) or _choose(device_type)).name
 
 
 def kernels(device_type: str) -> Any:
     """Return the kernels that serve a device type such as "cpu"."""
-    return (_chosen.get(device_type) or _choose(device_type))[1]
+    return (_chosen.get(device_type) or _choose(device_type)).kernels
+
+
+def operators(device_type: str) -> Any:
+    """Return the operators that serve a device type such as "cpu"."""
+    return (_chosen.get(device_type) or _choose(device_type)).operators
 
 
 @contextlib.contextmanager
@@ -109,7 +155,7 @@ def _device_type(device: Any) -> str:
     return str(getattr(device, "type", device)).partition(":")[0]
 
 
-def _choose(device_type: str) -> tuple[str, ModuleType]:
+def _choose(device_type: str) -> _Chosen:
     names = [entry.name for entry in _TABLE]
     forced_name = _used or os.environ.get(ENVIRONMENT_VARIABLE)
     if forced_name and forced_name not in names:
@@ -128,7 +174,8 @@ def _choose(device_type: str) -> tuple[str, ModuleType]:
                     RuntimeWarning,
                     stacklevel=2,
                 )
-            _chosen[device_type] = entry.name, importlib.import_module(entry.module)
+            found = importlib.import_module(entry.kernels)
+            _chosen[device_type] = _Chosen(entry.name, found, entry.operators)
             return _chosen[device_type]
         reasons.append(f"{entry.name}: {detail}")
     if not candidates:

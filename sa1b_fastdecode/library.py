@@ -1,8 +1,8 @@
-"""The operators as torch sees them: schemas, CPU kernels and fake kernels.
+"""The operators as torch sees them: schemas, checks of arguments, fake kernels.
 
 A batch reaches an operator as the block of bytes that ``RLEBatch`` holds (laid out in
-``csrc/rle_format.h``) and its number of masks. Outputs are allocated here; the kernels get
-addresses. Nothing links against torch, so one build serves every torch version.
+``csrc/rle_format.h``) and its number of masks. What then runs, `dispatch` chooses by the device of
+the block. Nothing links against torch, so one build serves every torch version.
 """
 
 from __future__ import annotations
@@ -11,21 +11,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sa1b_fastdecode import dispatch
-from sa1b_fastdecode.status import (
-    BAD_PLANE,
-    BAD_WINDOW,
-    CONTAINMENT,
-    INTERSECTION,
-    IOU,
-    MIXED_SIZES,
-    NOT_GROUPED,
-    OK,
-)
+from sa1b_fastdecode.status import CONTAINMENT, INTERSECTION, IOU, MAX_PIXELS
 
 # How an element inside a mask looks: bytes of an element, and its bits. Outside, all bits are zero.
 ELEMENTS = {
@@ -54,28 +44,15 @@ VALUES = {
     torch.float64: (8, 0x7FFF_FFFF_FFFF_FFFF),
 }
 
-# Outputs from this size on get their memory from the kernels' ZeroPages: it reads as zero, so that
-# only what lies inside a mask's box is ever written.
-_FRESH_BYTES = 4 << 20
-
-# No machine has more; below it sizes do not overflow on their way to the allocator.
-_MAX_BYTES = 1 << 56
-
-# From here on memory for the header of a block is no matter of course.
-_MANY_MASKS = 1 << 20
-
-# Room for that many pairs, never touched unless they are found: 400 MB of addresses. More than that
-# are found twice, the first time to count them.
-_MOST_PAIRS = 1 << 24
-
 # All arguments are positional: a keyword costs the dispatcher almost a microsecond.
 _library: Any = torch.library.Library("sa1b_fastdecode", "DEF")  # type: ignore[no-untyped-call]
 
 
-def _register(schema: str, cpu: Callable[..., Any], fake: Callable[..., Any]) -> None:
+def _register(schema: str, real: Callable[..., Any], fake: Callable[..., Any]) -> None:
     name = schema[: schema.index("(")]
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    _library.impl(name, cpu, "CPU")
+    for device in ("CPU", "CUDA"):
+        _library.impl(name, real, device)
     torch.library.register_fake(f"sa1b_fastdecode::{name}", fake, lib=_library)
 
 
@@ -85,66 +62,69 @@ def check_data(data: Tensor) -> None:
         raise ValueError("data must be the contiguous one-dimensional uint8 block of an RLEBatch")
 
 
-def _address(table: Tensor | None, rows: int, columns: int) -> int:
-    """Return the address of an int64 table, 0 for none."""
+def _check_blocks(data: Tensor, other: Tensor) -> None:
+    check_data(data)
+    check_data(other)
+    if other.device != data.device:
+        raise ValueError(f"the blocks are on different devices, {data.device}, {other.device}")
+
+
+def _check_table(
+    table: Tensor | None, size: int, dtype: torch.dtype, data: Tensor, what: str
+) -> None:
+    """Raise ValueError for what is no table of that size on the CPU or beside the block."""
     if table is None:
-        return 0
-    if table.dtype != torch.int64 or not table.is_contiguous() or table.numel() != rows * columns:
-        raise ValueError(f"expected a contiguous int64 table of {rows}x{columns} values")
-    if table.device.type != "cpu":
-        raise ValueError(f"expected a table on the CPU, not on {table.device}")
-    return table.data_ptr()
-
-
-def raise_for(status: int) -> None:
-    """Raise what a kernel's status stands for, if it is not that all went well."""
-    if status == OK:
         return
-    if status == BAD_PLANE:
-        raise IndexError("an index is out of range for the masks of the batch")
-    if status == BAD_WINDOW:
-        raise ValueError("a crop does not lie inside its mask, or a mask does not fit the output")
-    raise ValueError("data does not hold the sizes and offsets of that many masks")
+    if table.dtype != dtype or not table.is_contiguous() or table.numel() != size:
+        raise ValueError(f"{what} must be {size} contiguous values of {dtype}")
+    _check_places(data, table)
 
 
-def _run_decode(
+def _check_places(data: Tensor, *tables: Tensor | None) -> None:
+    """Refuse a meta tensor beside real ones too: torch would take the fake kernel for the real."""
+    for table in tables:
+        if table is not None and table.device not in (data.device, torch.device("cpu")):
+            raise ValueError(f"expected a table on the CPU or on {data.device}, not {table.device}")
+
+
+def _decode_into(
     data: Tensor,
     num_masks: int,
+    num_images: int | None,
     planes: Tensor | None,
     crops: Tensor | None,
     resize: bool,
     shape: Sequence[int],
     dtype: torch.dtype,
-    out: Tensor,
-    fresh: bool,
+    out: Tensor | None,
     num_threads: int,
-) -> None:
+) -> Tensor:
     check_data(data)
-    *leading, height, width = shape
-    num_planes = math.prod(leading)
-    item_size, one = ELEMENTS[dtype]
-    status = dispatch.kernels("cpu").decode(
-        data.data_ptr(),
-        data.numel(),
+    num_planes = math.prod(shape[:-2])
+    _check_table(planes, num_planes, torch.int64, data, "planes")
+    _check_table(crops, 4 * num_planes, torch.int64, data, "crops")
+    if num_images is not None and (len(shape) != 4 or shape[0] != num_images):
+        raise ValueError(f"{num_images} images cannot have the shape {tuple(shape)}")
+    decoded: Tensor = dispatch.operators(data.device.type).decode(
+        data,
         num_masks,
-        _address(planes, num_planes, 1),
-        num_planes,
-        _address(crops, num_planes, 4),
+        num_images,
+        planes,
+        crops,
         resize,
-        height,
-        width,
-        out.data_ptr(),
-        item_size,
-        one,
-        fresh,
-        num_threads or torch.get_num_threads(),
+        shape,
+        dtype,
+        ELEMENTS[dtype],
+        out,
+        num_threads,
     )
-    raise_for(status)
+    return decoded
 
 
 def _decode(
     data: Tensor,
     num_masks: int,
+    num_images: int | None,
     planes: Tensor | None,
     crops: Tensor | None,
     resize: bool,
@@ -154,28 +134,15 @@ def _decode(
 ) -> Tensor:
     if dtype not in ELEMENTS:
         raise ValueError(f"dtype {dtype} is not supported")
-    num_bytes = math.prod(shape) * ELEMENTS[dtype][0]
-    if num_bytes > _MAX_BYTES:
-        raise MemoryError(f"the decoded batch would take {num_bytes} bytes")
-    fresh = num_bytes >= _FRESH_BYTES
-    if fresh:
-        pages = dispatch.kernels("cpu").ZeroPages(num_bytes)
-        out = torch.frombuffer(pages, dtype=dtype).view(shape)
-    else:
-        out = torch.empty(*shape, dtype=dtype, device="cpu")
-    _run_decode(data, num_masks, planes, crops, resize, shape, dtype, out, fresh, num_threads)
-    return out
-
-
-def _check_same_device(data: Tensor, *tables: Tensor | None) -> None:
-    """Refuse a meta tensor beside real ones: torch would take the fake kernel for the real one."""
-    if any(table is not None and table.device != data.device for table in tables):
-        raise ValueError(f"tables must be on the device of the batch, {data.device}")
+    return _decode_into(
+        data, num_masks, num_images, planes, crops, resize, shape, dtype, None, num_threads
+    )
 
 
 def _decode_fake(
     data: Tensor,
     num_masks: int,
+    num_images: int | None,
     planes: Tensor | None,
     crops: Tensor | None,
     resize: bool,
@@ -183,13 +150,14 @@ def _decode_fake(
     dtype: torch.dtype,
     num_threads: int,
 ) -> Tensor:
-    _check_same_device(data, planes, crops)
+    _check_places(data, planes, crops)
     return data.new_empty(shape, dtype=dtype)
 
 
 def _decode_out(
     data: Tensor,
     num_masks: int,
+    num_images: int | None,
     planes: Tensor | None,
     crops: Tensor | None,
     resize: bool,
@@ -198,65 +166,36 @@ def _decode_out(
 ) -> None:
     if not out.is_contiguous() or out.dim() < 2 or out.dtype not in ELEMENTS:
         raise ValueError("out must be contiguous, of two dimensions or more and a supported dtype")
+    if out.device != data.device:
+        raise ValueError(f"out is on {out.device}, the batch is on {data.device}")
     if not out.is_inference():
         # What autograd saved of it is no longer there; backward must say so.
         torch.autograd.graph.increment_version(out)
-    _run_decode(
-        data, num_masks, planes, crops, resize, out.shape, out.dtype, out, False, num_threads
+    _decode_into(
+        data, num_masks, num_images, planes, crops, resize, out.shape, out.dtype, out, num_threads
     )
+
+
+def _decode_out_fake(data: Tensor, num_masks: int, num_images: int | None, *rest: Any) -> None:
+    planes, crops, *_ = rest
+    _check_places(data, planes, crops)
 
 
 def _region(index: int, columns: int, dtype: torch.dtype) -> tuple[Any, Any]:
-    """Return the CPU and the fake kernel for output ``index`` of the ``regions`` kernel."""
+    """Return the real and the fake kernel for output ``index`` of the ``regions`` kernel."""
 
-    def shape(num_masks: int) -> tuple[int, ...]:
-        return (num_masks, columns) if columns > 1 else (num_masks,)
+    def empty(data: Tensor, num_masks: int) -> Tensor:
+        shape = (num_masks, columns) if columns > 1 else (num_masks,)
+        return data.new_empty(shape, dtype=dtype)
 
-    def cpu(data: Tensor, num_masks: int) -> Tensor:
+    def real(data: Tensor, num_masks: int) -> Tensor:
         check_data(data)
-        out = torch.empty(shape(num_masks), dtype=dtype, device="cpu")
-        addresses = [0, 0, 0]
-        addresses[index] = out.data_ptr()
-        status = dispatch.kernels("cpu").regions(
-            data.data_ptr(), data.numel(), num_masks, *addresses, torch.get_num_threads()
-        )
-        raise_for(status)
+        outputs: list[Tensor | None] = [None, None, None]
+        outputs[index] = out = empty(data, num_masks)
+        dispatch.operators(data.device.type).regions(data, num_masks, *outputs)
         return out
 
-    def fake(data: Tensor, num_masks: int) -> Tensor:
-        return data.new_empty(shape(num_masks), dtype=dtype)
-
-    return cpu, fake
-
-
-def encode_memory(
-    address: int,
-    shape: Sequence[int],
-    strides: Sequence[int],
-    item_size: int,
-    value_bits: int,
-    num_threads: int,
-) -> Tensor:
-    """Encode masks ``(N, H, W)`` or ``(H, W)`` that lie at an address; strides are in bytes."""
-    height, width = shape[-2:]
-    num_masks, mask_stride = (shape[0], strides[0]) if len(shape) == 3 else (1, 0)
-    if num_masks > _MANY_MASKS:
-        # An expanded tensor may show more masks than memory holds: then fail before the work.
-        bytearray(min(24 * num_masks, _MAX_BYTES))
-    block = dispatch.kernels("cpu").encode(
-        address,
-        num_masks,
-        height,
-        width,
-        mask_stride,
-        *strides[-2:],
-        item_size,
-        value_bits,
-        num_threads or torch.get_num_threads(),
-    )
-    if block is None:
-        raise ValueError(f"masks are {height}x{width}; a mask has fewer than 2**32 pixels")
-    return torch.frombuffer(block, dtype=torch.uint8)
+    return real, empty
 
 
 def check_masks(masks: Tensor) -> None:
@@ -267,11 +206,19 @@ def check_masks(masks: Tensor) -> None:
         raise ValueError(f"masks must have shape (N, H, W) or (H, W), not {tuple(masks.shape)}")
 
 
+def check_size(height: int, width: int) -> None:
+    """Raise ValueError for a size that no mask has."""
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"masks are {height}x{width}; a mask has fewer than 2**32 pixels")
+
+
 def _encode(masks: Tensor, num_threads: int) -> Tensor:
     check_masks(masks)
-    item_size, value_bits = VALUES[masks.dtype]
-    strides = [item_size * stride for stride in masks.stride()]
-    return encode_memory(masks.data_ptr(), masks.shape, strides, item_size, value_bits, num_threads)
+    check_size(*masks.shape[-2:])
+    block: Tensor = dispatch.operators(masks.device.type).encode(
+        masks, VALUES[masks.dtype], num_threads
+    )
+    return block
 
 
 def _encode_fake(masks: Tensor, num_threads: int) -> Tensor:
@@ -280,164 +227,65 @@ def _encode_fake(masks: Tensor, num_threads: int) -> Tensor:
     return masks.new_empty((num_bytes,), dtype=torch.uint8)
 
 
-_register("encode(Tensor masks, int num_threads) -> Tensor", _encode, _encode_fake)
-
-
 def _pairwise(kind: int, dtype: torch.dtype) -> tuple[Any, Any]:
-    """Return the CPU and the fake kernel for one kind of ``pairwise``."""
+    """Return the real and the fake kernel for one kind of ``Pairwise`` in csrc/launch.h."""
 
-    def cpu(
-        data: Tensor,
-        num_masks: int,
-        other: Tensor,
-        num_other: int,
-        *rest: Any,
-    ) -> Tensor:
+    def real(data: Tensor, num_masks: int, other: Tensor, num_other: int, *rest: Any) -> Tensor:
         *crowd, shape = rest
-        check_data(data)
-        check_data(other)
-        num_images, rows, columns = shape if len(shape) == 3 else (NOT_GROUPED, *shape)
-        if num_images == NOT_GROUPED and (rows, columns) != (num_masks, num_other):
-            raise ValueError(f"expected a shape of {num_masks}x{num_other}, not {rows}x{columns}")
-        num_bytes = math.prod(shape) * dtype.itemsize
-        if min(shape) < 0 or num_bytes > _MAX_BYTES:
-            raise MemoryError(f"a result of {tuple(shape)} would take {num_bytes} bytes")
-        if num_bytes >= _FRESH_BYTES:  # most pairs of many masks have nothing in common
-            pages = dispatch.kernels("cpu").ZeroPages(num_bytes)
-            out = torch.frombuffer(pages, dtype=dtype).view(shape)
-        else:
-            out = torch.zeros(shape, dtype=dtype, device="cpu")
-        status = dispatch.kernels("cpu").pairwise(
-            data.data_ptr(),
-            data.numel(),
-            num_masks,
-            other.data_ptr(),
-            other.numel(),
-            num_other,
-            num_images,
-            rows,
-            columns,
-            _crowd_address(crowd[0], num_other) if crowd else 0,
-            kind,
-            out.data_ptr(),
-            torch.get_num_threads(),
+        iscrowd = crowd[0] if crowd else None
+        _check_blocks(data, other)
+        _check_table(iscrowd, num_other, torch.bool, data, "iscrowd")
+        if len(shape) == 2 and tuple(shape) != (num_masks, num_other):
+            raise ValueError(f"expected a shape of {num_masks}x{num_other}, not {tuple(shape)}")
+        out: Tensor = dispatch.operators(data.device.type).pairwise(
+            data, num_masks, other, num_other, shape, iscrowd, kind, dtype
         )
-        _raise_for_pairs(status, data, num_masks, other, num_other, num_images)
         return out
 
     def fake(data: Tensor, num_masks: int, other: Tensor, num_other: int, *rest: Any) -> Tensor:
         *crowd, shape = rest
-        _check_same_device(data, other, *crowd)
+        _check_places(data, other, *crowd)
         return data.new_empty(shape, dtype=dtype)
 
-    return cpu, fake
-
-
-def _crowd_address(iscrowd: Tensor | None, num_other: int) -> int:
-    if iscrowd is None:
-        return 0
-    if iscrowd.dtype != torch.bool or not iscrowd.is_contiguous() or iscrowd.numel() != num_other:
-        raise ValueError(f"expected {num_other} contiguous bools as iscrowd")
-    if iscrowd.device.type != "cpu":
-        raise ValueError(f"expected iscrowd on the CPU, not on {iscrowd.device}")
-    return iscrowd.data_ptr()
+    return real, fake
 
 
 def _intersecting_pairs(
     data: Tensor, num_masks: int, other: Tensor, num_other: int, num_images: int | None
 ) -> tuple[Tensor, Tensor]:
-    check_data(data)
-    check_data(other)
+    _check_blocks(data, other)
     if num_images is not None and num_images < 0:
         raise ValueError(f"num_images must not be negative, but is {num_images}")
-    images = NOT_GROUPED if num_images is None else num_images
-    capacity = min(max(num_masks, 0) * max(num_other, 0), _MOST_PAIRS)
-    while True:
-        indices = np.empty((capacity, 2), np.int64)
-        intersection = np.empty(capacity, np.int64)
-        found = dispatch.kernels("cpu").intersecting_pairs(
-            data.data_ptr(),
-            data.numel(),
-            num_masks,
-            other.data_ptr(),
-            other.numel(),
-            num_other,
-            images,
-            capacity,
-            indices.ctypes.data,
-            intersection.ctypes.data,
-            torch.get_num_threads(),
-        )
-        if found < 0:
-            _raise_for_pairs(found, data, num_masks, other, num_other, images)
-        if found <= capacity:
-            break
-        del indices, intersection  # before more room is made
-        capacity = found
-    indices, intersection = indices[:found], intersection[:found]
-    if indices.nbytes < _FRESH_BYTES:  # not worth holding on to the room that nobody needed
-        indices, intersection = indices.copy(), intersection.copy()
-    return torch.from_numpy(indices), torch.from_numpy(intersection)
+    pairs: tuple[Tensor, Tensor] = dispatch.operators(data.device.type).intersecting_pairs(
+        data, num_masks, other, num_other, num_images
+    )
+    return pairs
 
 
 def _intersecting_pairs_fake(
     data: Tensor, num_masks: int, other: Tensor, num_other: int, num_images: int | None
 ) -> tuple[Tensor, Tensor]:
-    _check_same_device(data, other)
+    _check_places(data, other)
     found = torch.library.get_ctx().new_dynamic_size()
     return data.new_empty((found, 2), dtype=torch.int64), data.new_empty(found, dtype=torch.int64)
 
 
-def _raise_for_pairs(
-    status: int, data: Tensor, num_masks: int, other: Tensor, num_other: int, num_images: int
-) -> None:
-    """As ``raise_for``; where sizes differ, name two masks that cannot be compared."""
-    if status != MIXED_SIZES:
-        raise_for(status)
-        return
-    grouped = num_images != NOT_GROUPED
-    begins = [0, 0]
-    tables = []  # sizes of the masks of both batches, and how many of them each image has
-    for block, n in ((data, num_masks), (other, num_other)):
-        words = 3 * n + 1 + (3 * num_images if grouped else 0)
-        header = block[: 8 * words].view(torch.int64).tolist()
-        sizes = list(zip(header[: 2 * n : 2], header[1 : 2 * n : 2], strict=True))
-        first = 3 * n + 1
-        tables.append((sizes, header[first : first + 3 * num_images : 3] if grouped else [n]))
-    for image, counts in enumerate(zip(tables[0][1], tables[1][1], strict=True)):
-        named = [
-            (f"mask {k}{of}", sizes[begin + k])
-            for (sizes, _), begin, count, of in zip(
-                tables, begins, counts, ("", " of other"), strict=True
-            )
-            for k in range(count)
-        ]
-        begins = [begin + count for begin, count in zip(begins, counts, strict=True)]
-        another = next((mask for mask in named if mask[1] != named[0][1]), None)
-        if another and min(counts) > 0:
-            (name, (h, w)), (other_name, (other_h, other_w)) = named[0], another
-            where = f"image {image}: " if grouped else ""
-            raise ValueError(
-                f"{where}masks of different sizes cannot be compared: {name} is {h}x{w}, "
-                f"{other_name} is {other_h}x{other_w}"
-            )
-
-
 _register(
-    "decode(Tensor data, SymInt num_masks, Tensor? planes, Tensor? crops, bool resize, "
-    "SymInt[] shape, ScalarType dtype, int num_threads) -> Tensor",
+    "decode(Tensor data, SymInt num_masks, SymInt? num_images, Tensor? planes, Tensor? crops, "
+    "bool resize, SymInt[] shape, ScalarType dtype, int num_threads) -> Tensor",
     _decode,
     _decode_fake,
 )
 _register(
-    "decode_out(Tensor data, SymInt num_masks, Tensor? planes, Tensor? crops, bool resize, "
-    "Tensor(a!) out, int num_threads) -> ()",
+    "decode_out(Tensor data, SymInt num_masks, SymInt? num_images, Tensor? planes, Tensor? crops, "
+    "bool resize, Tensor(a!) out, int num_threads) -> ()",
     _decode_out,
-    lambda data, num_masks, planes, crops, *rest: _check_same_device(data, planes, crops),
+    _decode_out_fake,
 )
 _register("area(Tensor data, SymInt num_masks) -> Tensor", *_region(0, 1, torch.int64))
 _register("bbox(Tensor data, SymInt num_masks) -> Tensor", *_region(1, 4, torch.float32))
 _register("centroid(Tensor data, SymInt num_masks) -> Tensor", *_region(2, 2, torch.float32))
+_register("encode(Tensor masks, int num_threads) -> Tensor", _encode, _encode_fake)
 
 _PAIR = "Tensor data, SymInt num_masks, Tensor other, SymInt num_other"
 _register(f"intersection({_PAIR}, SymInt[] shape) -> Tensor", *_pairwise(INTERSECTION, torch.int64))

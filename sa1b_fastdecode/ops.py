@@ -125,7 +125,7 @@ def encode_masks(masks: Any, *, num_threads: int | None = None) -> RLEBatch:
         num_threads: default: torch's setting, which is 1 in a DataLoader's workers.
 
     Returns:
-        RLEBatch: N masks of H x W, flat, on the CPU.
+        RLEBatch: N masks of H x W, flat, on the device of ``masks``.
 
     Raises:
         ValueError: a wrong number of dimensions, or masks of 2**32 pixels or more.
@@ -146,8 +146,7 @@ def encode_masks(masks: Any, *, num_threads: int | None = None) -> RLEBatch:
         if masks.layout != torch.strided:
             raise TypeError(f"masks must be a dense tensor, not one of layout {masks.layout}")
         library.check_masks(masks)
-        if masks.device.type != "cpu":
-            dispatch.kernels(masks.device.type)
+        dispatch.operators(masks.device.type)  # raises for a device that has none
         block = _encode(masks, threads)
     else:
         masks = _as_array(masks)
@@ -175,14 +174,16 @@ def _encode_array(masks: np.ndarray[Any, Any], num_threads: int) -> Tensor:
         raise TypeError(f"masks must be bool, integers or floats, not {dtype}")
     if masks.ndim not in (2, 3):
         raise ValueError(f"masks must have shape (N, H, W) or (H, W), not {masks.shape}")
+    library.check_size(*masks.shape[-2:])
     value_bits = (1 << 8 * item_size) - 1
     if dtype.kind == "f":
         value_bits >>= 1  # the sign
     if not dtype.isnative:
         value_bits = int.from_bytes(value_bits.to_bytes(item_size, "little"), "big")
-    return library.encode_memory(
-        masks.ctypes.data, masks.shape, masks.strides, item_size, value_bits, num_threads
+    block: Tensor = dispatch.operators("cpu").encode_memory(
+        masks.ctypes.data, masks.shape, masks.strides, (item_size, value_bits), num_threads
     )
+    return block
 
 
 def mask_intersection(a: Any, b: Any) -> Tensor:

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from sa1b_fastdecode import dispatch
+from sa1b_fastdecode.arguments import Int64Array
 from sa1b_fastdecode.reading import compress_counts, find_fault, read_rle
-from sa1b_fastdecode.rle_batch import Int64Array, RLEBatch
+from sa1b_fastdecode.rle_batch import RLEBatch
 from sa1b_fastdecode.status import MAX_PIXELS
 
 

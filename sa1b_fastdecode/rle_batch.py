@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sa1b_fastdecode import arguments, dispatch, library
-
-Int64Array: TypeAlias = npt.NDArray[np.int64]
+from sa1b_fastdecode import arguments, dispatch, fork, library
+from sa1b_fastdecode.arguments import Int64Array
+from sa1b_fastdecode.status import raise_for
 
 # Overloads by name: looking one up costs a tenth of decoding a small mask.
 _decode = torch.ops.sa1b_fastdecode.decode.default
@@ -170,7 +169,11 @@ class RLEBatch:
         if self._host_header is not None:
             return self._host_header
         words = 3 * self.num_masks + 1 + 3 * (self.num_images or 0)
-        return self.data[: 8 * words].view(torch.int64)
+        header = self.data[: 8 * words].view(torch.int64)
+        if header.is_cpu:
+            return header
+        self._host_header = header.cpu()  # of a batch that was made on its device
+        return self._host_header
 
     @property
     def _images(self) -> Tensor:
@@ -218,6 +221,8 @@ class RLEBatch:
         return (self[i] for i in range(self.num_masks))
 
     def _take(self, indices: Int64Array) -> RLEBatch:
+        if not self.data.is_cpu:
+            return self.cpu()._take(indices).to(self.device)
         offsets = self._offsets_array()
         begins, ends = offsets[indices], offsets[indices + 1]
         block = self.data.numpy().data
@@ -246,6 +251,10 @@ class RLEBatch:
             raise ValueError(
                 "cannot join flat and grouped batches; use .flat() on the grouped ones"
             )
+        if len({part.device for part in parts}) > 1:
+            raise ValueError("cannot join batches on different devices")
+        if parts and not parts[0].data.is_cpu:
+            return RLEBatch.cat(part.cpu() for part in parts).to(parts[0].device)
         grouped = bool(parts) and parts[0].num_images is not None
         images = np.concatenate([part._images_array() for part in parts]) if grouped else None
         return RLEBatch._join(parts, images)
@@ -269,14 +278,27 @@ class RLEBatch:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> RLEBatch:
         """Return the batch on a device, itself if it is there already. One copy of the block.
 
+        To a GPU the copy is made from page-locked memory, on the current stream, and nothing waits
+        for it.
+
         Raises:
-            RuntimeError: nothing in this build decodes on that device.
+            RuntimeError: nothing in this build decodes on that device; or a GPU was asked for in a
+                forked process, such as a worker of a DataLoader.
         """
         target = torch.device(device)
+        if target.type == "cuda":
+            fork.refuse_cuda_after_fork()
+            dispatch.operators("cuda")  # raises what is missing where there is no GPU
+            if target.index is None:
+                target = torch.device("cuda", torch.cuda.current_device())
         if target == self.device:
             return self
-        dispatch.kernels(target.type)
-        return self._with_data(self.data.to(target, non_blocking=non_blocking))
+        dispatch.operators(target.type)
+        data = self.data
+        if data.is_cpu and target.type == "cuda" and not data.is_pinned():
+            # The copy from pageable memory would wait for all that the GPU has been given to do.
+            data, non_blocking = data.pin_memory(), True
+        return self._with_data(data.to(target, non_blocking=non_blocking))
 
     def cpu(self) -> RLEBatch:
         """Return the batch on the CPU."""
@@ -316,7 +338,7 @@ class RLEBatch:
         if dtype not in library.ELEMENTS:
             names = ", ".join(str(name) for name in library.ELEMENTS)
             raise ValueError(f"dtype {dtype} is not supported; choose one of {names}")
-        planes = windows = None
+        planes = windows = num_images = None
         leading: tuple[int, ...] = (self.num_masks,)
         height, width, same_size = self.height, self.width, self.uniform
         if select is not None:
@@ -325,40 +347,32 @@ class RLEBatch:
             if not self.uniform:
                 height, width, same_size = arguments.extent_of(self.sizes[planes])
         elif self.num_images is not None:
-            planes = self._planes()
-            leading = (self.num_images, self.max_masks)
-        grouped = len(leading) == 2
+            num_images = self.num_images
+            leading = (num_images, self.max_masks)
         if crop is not None:
-            sizes = self.sizes if planes is None or grouped else self.sizes[planes]
+            sizes = self.sizes if planes is None else self.sizes[planes]
             windows, height, width, same_size = arguments.read_crop(crop, sizes)
-            if grouped and planes is not None:  # from one a mask to one a plane, zeros for none
-                windows = torch.cat([windows, windows.new_zeros((1, 4))])[planes]
+            if num_images is not None:  # from one a mask to one a plane, zeros for none
+                shown = arguments.planes_of_images(self._images[:, 0], self.max_masks)
+                windows = torch.cat([windows, windows.new_zeros((1, 4))])[shown]
         if size is not None:
             height, width = arguments.read_size(size, "size")
         elif pad is not False:
             if pad is not True:
                 height, width = arguments.read_pad(pad, height, width)
-        elif not same_size and not grouped:
+        elif not same_size and num_images is None:
             shown = self.sizes if planes is None else self.sizes[planes]
             arguments.raise_mixed_sizes(shown if windows is None else windows[:, 2:])
 
         shape = (*leading, height, width)
         threads = arguments.read_num_threads(num_threads)
-        resize = size is not None
+        what = (self.data, self.num_masks, num_images, planes, windows, size is not None)
         if out is None:
-            decoded: Tensor = _decode(
-                self.data, self.num_masks, planes, windows, resize, shape, dtype, threads
-            )  # fmt: skip
+            decoded: Tensor = _decode(*what, shape, dtype, threads)
             return decoded
         arguments.check_out(out, shape, dtype, self.device)
-        _decode_out(self.data, self.num_masks, planes, windows, resize, out, threads)
+        _decode_out(*what, out, threads)
         return out
-
-    def _planes(self) -> Tensor:
-        """Return int64 (B * max N,): the mask that each plane of a grouped batch shows, or -1."""
-        counts = self._images[:, :1]
-        place = torch.arange(self.max_masks, device="cpu")
-        return torch.where(place < counts, counts.cumsum(0) - counts + place, -1).flatten()
 
     def area(self) -> Tensor:
         """Return int64 ``(N,)``: the number of pixels of each mask. Decodes nothing."""
@@ -511,9 +525,7 @@ class RLEBatch:
             raise TypeError(f"other must be an RLEBatch, not {type(other).__name__}")
         if other.device != self.device:
             raise ValueError(f"the batches are on different devices, {self.device}, {other.device}")
-        if self.num_images is None and other.num_images is None:
-            return self.num_masks, other.num_masks
-        if self.num_images is None or other.num_images is None:
+        if (self.num_images is None) != (other.num_images is None):
             raise ValueError(
                 "cannot compare a flat with a grouped batch; use .flat() on the grouped one"
             )
@@ -522,7 +534,20 @@ class RLEBatch:
                 f"grouped batches must have as many images, not {self.num_images} and "
                 f"{other.num_images}"
             )
+        same_size = (self.height, self.width) == (other.height, other.width)
+        if not (self.uniform and other.uniform and same_size):
+            arguments.check_comparable(
+                (self.sizes.numpy(), other.sizes.numpy()),
+                (self._masks_of_images(), other._masks_of_images()),
+            )
+        if self.num_images is None:
+            return self.num_masks, other.num_masks
         return self.num_images, self.max_masks, other.max_masks
+
+    def _masks_of_images(self) -> Int64Array:
+        if self.num_images is None:
+            return np.array([self.num_masks])
+        return self._images_array()[:, 0]
 
     def to_coco(
         self, counts: Literal["str", "bytes", "list"] = "str"
@@ -556,7 +581,7 @@ class RLEBatch:
         status = dispatch.kernels("cpu").decompress(
             data.data_ptr(), data.numel(), self.num_masks, counts.ctypes.data, offsets.ctypes.data
         )
-        library.raise_for(status)
+        raise_for(status)
         return [
             counts[a:b].tolist()
             for a, b in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)

@@ -14,3 +14,16 @@ INTERSECTION, IOU, CONTAINMENT = range(3)
 
 MAX_CHARS_PER_COUNT = 7  # 35 bits: any count below 2**32 and its sign
 MAX_PIXELS = 2**32 - 1  # of one mask
+
+
+def raise_for(status: int) -> None:
+    """Raise what a kernel's status stands for, if it is not that all went well."""
+    if status == OK:
+        return
+    if status == BAD_PLANE:
+        raise IndexError("an index is out of range for the masks of the batch")
+    if status == BAD_WINDOW:
+        raise ValueError("a crop does not lie inside its mask, or a mask does not fit the output")
+    if status == MIXED_SIZES:
+        raise ValueError("masks of different sizes cannot be compared")
+    raise ValueError("data does not hold the sizes and offsets of that many masks")
