@@ -209,7 +209,7 @@ bool read_iscrowd(const py::object& iscrowd, int64_t n, std::vector<uint8_t>* ou
   return true;
 }
 
-// float64 (M, N) of two lists of RLEs, in column-major order.
+// float64 (M, N) of two lists of RLEs, in column-major order; an empty list if one of them is.
 py::object iou(const py::object& rles, const py::object& others, const py::object& iscrowd) {
   Masks a, b;
   std::vector<uint8_t> crowd;
@@ -218,6 +218,7 @@ py::object iou(const py::object& rles, const py::object& others, const py::objec
   if (!same && (!b.read(others) || b.single())) return py::none();
   const Masks& second = same ? a : b;
   if (!read_iscrowd(iscrowd, second.size(), &crowd)) return py::none();
+  if (a.size() == 0 || second.size() == 0) return py::list();
   const std::vector<py::ssize_t> shape = {a.size(), second.size()};
   py::array_t<double, py::array::f_style> out(shape);
   double* const to = out.mutable_data();

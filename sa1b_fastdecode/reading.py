@@ -1,4 +1,4 @@
-"""One RLE as people hold it, read without torch: its size, its counts, and what is wrong in them."""
+"""One RLE as people hold it, read without torch: its size, its counts, what is wrong in them."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ those; polygons are lists of ``float``.
 from __future__ import annotations
 
 import numbers
+import operator
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -39,12 +40,14 @@ def as_list(rles: Any) -> list[Any]:
 def _with_integers(rle: Any) -> Any:
     """Return an RLE without floats in its size, such as JSON may hold."""
     if isinstance(rle, Mapping) and isinstance(rle.get("size"), list | tuple):
-        size = [
-            int(side) if isinstance(side, float) and side.is_integer() else side
-            for side in rle["size"]
-        ]
-        return {**rle, "size": size}
+        return {**rle, "size": [_without_fraction(side) for side in rle["size"]]}
     return rle
+
+
+def _without_fraction(number: Any) -> Any:
+    """Return a float that is an integer as an int, anything else as it is."""
+    is_integer = isinstance(number, float | np.floating) and number.is_integer()
+    return int(number) if is_integer else number
 
 
 def _plain(rles: list[Any]) -> list[dict[str, Any]]:
@@ -149,11 +152,9 @@ def read_side(side: Any) -> int:
     """Return the height or width of a mask."""
     if type(side) is not int:
         try:
-            if int(side) != side:
-                raise ValueError(f"h and w must be integers, not {side!r}")
+            side = operator.index(_without_fraction(side))
         except TypeError:
             raise TypeError(f"h and w must be integers, not {side!r}") from None
-        side = int(side)
     if not 0 <= side <= MAX_PIXELS:
         raise ValueError(f"h and w must be in [0, 2**32), not {side}")
     return side  # type: ignore[no-any-return]
@@ -190,6 +191,8 @@ def _read_polygon(item: Any, is_box: bool, i: int) -> list[float]:
     """Return the corners of a polygon or a box (x, y, w, h)."""
     try:
         corners = np.asarray(item, np.float64)
+    except OverflowError as error:
+        raise ValueError(f"object {i}: {error}") from None
     except (TypeError, ValueError):
         raise TypeError(f"object {i}: expected numbers, not {item!r:.100}") from None
     if corners.ndim != 1:

@@ -55,7 +55,7 @@ def uninstall() -> None:
         return
     package = sys.modules[_PACKAGE]
     if _attribute_before is _MISSING:
-        del package.mask  # type: ignore[attr-defined]
+        del package.mask
     else:
         package.mask = _attribute_before  # type: ignore[attr-defined]
     for name, module in _before.items():

@@ -5,6 +5,17 @@ their reasons stand there. Kernels are serial and release the GIL; threads come 
 Numba's own thread pools abort when several Python threads call at once, or kill forked children.
 """
 
+from sa1b_fastdecode.numba_cpu.coco import (
+    coco_area,
+    coco_box_iou,
+    coco_boxes,
+    coco_decode,
+    coco_draw_polygons,
+    coco_encode,
+    coco_iou,
+    coco_merge,
+    coco_pairs,
+)
 from sa1b_fastdecode.numba_cpu.codec import compress, decompress, pack, validate
 from sa1b_fastdecode.numba_cpu.decode import decode
 from sa1b_fastdecode.numba_cpu.encode import encode
@@ -14,6 +25,15 @@ from sa1b_fastdecode.numba_cpu.regions import regions
 
 __all__ = [
     "ZeroPages",
+    "coco_area",
+    "coco_box_iou",
+    "coco_boxes",
+    "coco_decode",
+    "coco_draw_polygons",
+    "coco_encode",
+    "coco_iou",
+    "coco_merge",
+    "coco_pairs",
     "compress",
     "decode",
     "decompress",
