@@ -87,6 +87,30 @@ py::dict make_rle(int64_t h, int64_t w, const std::vector<uint8_t>& chars, bool 
   return make_rle(h, w, chars.data(), static_cast<int64_t>(chars.size()), text);
 }
 
+// An RLE whose counts are a list of run lengths to one with a string.
+py::object compress(const py::object& rle, bool text) {
+  if (!PyDict_CheckExact(rle.ptr())) return py::none();
+  static PyObject* const kCounts = PyUnicode_InternFromString("counts");
+  int64_t h, w;
+  const py::object counts = PlainRles::find(rle, kCounts);
+  if (!PyList_CheckExact(counts.ptr()) || !PlainRles::read_size(rle, &h, &w)) return py::none();
+  const Py_ssize_t n = PyList_GET_SIZE(counts.ptr());
+  std::vector<uint8_t> chars(sa1b::kMaxCharsPerCount * static_cast<size_t>(n));
+  sa1b::CountWriter writer(chars.data());
+  int64_t sum = 0;
+  for (Py_ssize_t i = 0; i < n; ++i) {
+    PyObject* const item = PyList_GET_ITEM(counts.ptr(), i);
+    if (!PyLong_CheckExact(item)) return py::none();
+    int overflow = 0;
+    const int64_t count = PyLong_AsLongLongAndOverflow(item, &overflow);
+    if (overflow || count < 0 || count > h * w - sum) return py::none();
+    sum += count;
+    writer.add(static_cast<uint32_t>(count));
+  }
+  if (sum != h * w) return py::none();
+  return make_rle(h, w, chars.data(), writer.at() - chars.data(), text);
+}
+
 // Masks (h, w) to an RLE, (h, w, N) to a list of them.
 py::object encode(const py::object& masks, bool text) {
   if (!py::isinstance<py::array>(masks)) return py::none();
@@ -173,15 +197,17 @@ py::object boxes(const py::object& rles) {
   return out;
 }
 
-py::object merge(const py::object& rles, bool intersect, bool text) {
+py::object merge(const py::object& rles, const py::object& intersect, bool text) {
   Masks masks;
+  if (!PyBool_Check(intersect.ptr()) && !PyLong_CheckExact(intersect.ptr())) return py::none();
   if (!masks.read(rles) || masks.single() || masks.size() == 0 || !masks.uniform()) {
     return py::none();
   }
   std::vector<uint8_t> chars;
   {
+    const bool both = PyObject_IsTrue(intersect.ptr()) != 0;
     const ReleaseIfLong release(masks.num_bytes());
-    sa1b::cpu::merge(masks.batch(), intersect, &chars);
+    sa1b::cpu::merge(masks.batch(), both, &chars);
   }
   return make_rle(masks.height(), masks.width(), chars, text);
 }
@@ -292,17 +318,37 @@ bool read_numbers(PyObject* numbers, std::vector<double>* out) {
   return true;
 }
 
-// A list of polygons, each a list of x, y, x, y, ... of at least one point, to a list of RLEs.
-py::object draw_polygons(const py::object& polygons, int64_t h, int64_t w, bool text) {
+// Reads a polygon as a list of x, y, x, y, ... of at least one point.
+bool read_polygon(const py::object& polygon, std::vector<double>* xy) {
+  return read_numbers(polygon.ptr(), xy) && xy->size() >= 2;
+}
+
+// The corners of a box x, y, w, h.
+void outline_box(const double* box, std::vector<double>* xy) {
+  const double left = box[0], top = box[1], right = left + box[2], bottom = top + box[3];
+  *xy = {left, top, left, bottom, right, bottom, right, top};
+}
+
+// A list of polygons, or boxes (N, 4), to a list of RLEs.
+py::object draw(const py::object& polygons, int64_t h, int64_t w, bool text) {
   const auto most = static_cast<int64_t>(sa1b::kMaxPixels);
   if (h < 0 || w < 0 || h > most || w > most || (h > 0 && w > most / h)) return py::none();
-  if (!PyList_CheckExact(polygons.ptr())) return py::none();
+  const bool boxes = py::isinstance<Doubles>(polygons);
+  const auto array = boxes ? py::reinterpret_borrow<Doubles>(polygons) : Doubles();
+  if (boxes ? array.ndim() != 2 || array.shape(1) != 4 : !PyList_CheckExact(polygons.ptr())) {
+    return py::none();
+  }
   py::list rles;
   std::vector<double> xy;
   std::vector<uint8_t> chars;
-  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(polygons.ptr()); ++i) {
-    const auto polygon = py::reinterpret_borrow<py::object>(PyList_GET_ITEM(polygons.ptr(), i));
-    if (!read_numbers(polygon.ptr(), &xy) || xy.size() < 2) return py::none();
+  // The list may change meanwhile: collecting garbage may run Python.
+  for (Py_ssize_t i = 0; i < (boxes ? array.shape(0) : PyList_GET_SIZE(polygons.ptr())); ++i) {
+    if (boxes) {
+      outline_box(array.data(i, 0), &xy);
+    } else {
+      PyObject* const polygon = PyList_GET_ITEM(polygons.ptr(), i);
+      if (!read_polygon(py::reinterpret_borrow<py::object>(polygon), &xy)) return py::none();
+    }
     if (!sa1b::cpu::draw_polygon(xy.data(), static_cast<int64_t>(xy.size() / 2),
                                  static_cast<uint32_t>(h), static_cast<uint32_t>(w), &chars)) {
       return py::none();
@@ -323,5 +369,6 @@ void bind_coco(py::module_& m) {
   m.def("coco_iou", &iou);
   m.def("coco_box_iou", &box_iou);
   m.def("coco_pairs", &pairs);
-  m.def("coco_draw_polygons", &draw_polygons);
+  m.def("coco_draw", &draw);
+  m.def("coco_compress", &compress);
 }

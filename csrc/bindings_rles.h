@@ -68,9 +68,6 @@ class PlainRles {
     offsets[size()] = at;
   }
 
- private:
-  int64_t header_bytes() const { return 8 * (3 * size() + 1); }
-
   // The value of a key, none if there is no such key. Holds a reference: looking up the next key
   // may run Python (the keys' own __eq__), which may drop the value.
   static pybind11::object find(const pybind11::object& dict, PyObject* key) {
@@ -79,9 +76,35 @@ class PlainRles {
     return value ? pybind11::reinterpret_borrow<pybind11::object>(value) : pybind11::none();
   }
 
+  // Reads the size of an RLE dict, if it is plain and of less than 2**32 pixels.
+  static bool read_size(const pybind11::object& rle, int64_t* h, int64_t* w) {
+    static PyObject* const kSize = PyUnicode_InternFromString("size");
+    const pybind11::object size_object = find(rle, kSize);
+    PyObject* const size = size_object.ptr();
+    if (!(PyList_CheckExact(size) || PyTuple_CheckExact(size)) ||
+        PySequence_Fast_GET_SIZE(size) != 2) {
+      return false;
+    }
+    int64_t sides[2];
+    for (int i = 0; i < 2; ++i) {
+      PyObject* side = PySequence_Fast_GET_ITEM(size, i);
+      int overflow = 0;
+      if (!PyLong_CheckExact(side)) return false;
+      sides[i] = PyLong_AsLongLongAndOverflow(side, &overflow);
+      if (overflow || sides[i] < 0 || sides[i] > static_cast<int64_t>(sa1b::kMaxPixels)) {
+        return false;
+      }
+    }
+    *h = sides[0];
+    *w = sides[1];
+    return static_cast<uint64_t>(*h) * static_cast<uint64_t>(*w) <= sa1b::kMaxPixels;
+  }
+
+ private:
+  int64_t header_bytes() const { return 8 * (3 * size() + 1); }
+
   static bool read_rle(pybind11::object item, Rle* rle) {
     static PyObject* const kCounts = PyUnicode_InternFromString("counts");
-    static PyObject* const kSize = PyUnicode_InternFromString("size");
     static PyObject* const kSegmentation = PyUnicode_InternFromString("segmentation");
     if (!PyDict_CheckExact(item.ptr())) return false;
     rle->counts = find(item, kCounts);
@@ -99,25 +122,7 @@ class PlainRles {
     } else {
       return false;
     }
-    const pybind11::object size_object = find(item, kSize);
-    PyObject* const size = size_object.ptr();
-    if (!(PyList_CheckExact(size) || PyTuple_CheckExact(size)) ||
-        PySequence_Fast_GET_SIZE(size) != 2) {
-      return false;
-    }
-    int64_t sides[2];
-    for (int i = 0; i < 2; ++i) {
-      PyObject* side = PySequence_Fast_GET_ITEM(size, i);
-      int overflow = 0;
-      if (!PyLong_CheckExact(side)) return false;
-      sides[i] = PyLong_AsLongLongAndOverflow(side, &overflow);
-      if (overflow || sides[i] < 0 || sides[i] > static_cast<int64_t>(sa1b::kMaxPixels)) {
-        return false;
-      }
-    }
-    rle->h = sides[0];
-    rle->w = sides[1];
-    return static_cast<uint64_t>(rle->h) * static_cast<uint64_t>(rle->w) <= sa1b::kMaxPixels;
+    return read_size(item, &rle->h, &rle->w);
   }
 
   std::vector<Rle> masks_;

@@ -1,5 +1,6 @@
 """Every test that takes the fixture ``backend`` runs once on each backend of the library."""
 
+import contextlib
 import os
 import warnings
 
@@ -48,15 +49,29 @@ def require(name):
     pytest.skip(f"backend {name} is not available: {found.detail}")
 
 
-@pytest.fixture(params=CPU_BACKENDS + DEVICE_BACKENDS)
-def backend(request):
-    """The name of the backend that the test runs on."""
-    require(request.param)
+@contextlib.contextmanager
+def running_on(name):
+    """Choose a backend, or skip where it is missing."""
+    require(name)
     with warnings.catch_warnings():
         # Choosing one that stands in for a missing one warns; here it is chosen on purpose.
         warnings.simplefilter("ignore", RuntimeWarning)
-        with dispatch.use(request.param):
-            yield request.param
+        with dispatch.use(name):
+            yield name
+
+
+@pytest.fixture(params=CPU_BACKENDS + DEVICE_BACKENDS)
+def backend(request):
+    """The name of the backend that the test runs on."""
+    with running_on(request.param) as name:
+        yield name
+
+
+@pytest.fixture(params=CPU_BACKENDS)
+def cpu_backend(request):
+    """The same for what runs on the CPU alone."""
+    with running_on(request.param) as name:
+        yield name
 
 
 @pytest.fixture

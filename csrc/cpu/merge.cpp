@@ -20,9 +20,13 @@ namespace {
 // Toggles of several masks one behind the other, each list ended by the number of pixels.
 class ToggleLists {
  public:
-  explicit ToggleLists(size_t capacity) : toggles_(new uint32_t[capacity]) { clear(); }
+  // At most `capacity` toggles and ends in `most_lists` lists.
+  ToggleLists(size_t capacity, size_t most_lists) : capacity_(capacity), most_lists_(most_lists) {}
 
+  // To be called before the first list is added.
   void clear() {
+    if (toggles_ == nullptr) toggles_.reset(new uint32_t[capacity_]);
+    lists_.reserve(most_lists_);
     lists_.clear();
     at_ = toggles_.get();
   }
@@ -80,8 +84,9 @@ class ToggleLists {
   }
 
  private:
+  size_t capacity_, most_lists_;
   std::unique_ptr<uint32_t[]> toggles_;
-  uint32_t* at_;  // where the next list begins
+  uint32_t* at_ = nullptr;  // where the next list begins
   std::vector<const uint32_t*> lists_;
 };
 
@@ -141,7 +146,10 @@ void merge(const Batch& batch, bool intersect, std::vector<uint8_t>* chars) {
   const auto pixels = static_cast<uint32_t>(mask.pixels());
   // At most a toggle for each character, and the end of each list.
   const auto capacity = static_cast<size_t>(batch.word(3 * n) - batch.word(2 * n) + n);
-  ToggleLists masks(capacity), buffers[2] = {ToggleLists(capacity), ToggleLists(capacity)};
+  const auto most_merged = static_cast<size_t>((n + 1) / 2);
+  ToggleLists masks(capacity, static_cast<size_t>(n));
+  ToggleLists buffers[2] = {{capacity, most_merged}, {capacity, most_merged}};
+  masks.clear();
   bool distinct = true;
   for (int64_t i = 0; i < n; ++i) {
     batch.mask(i, &mask);

@@ -22,14 +22,16 @@ array([[0, 1, 0],
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sa1b_fastdecode.dispatch import kernels
 from sa1b_fastdecode.mask import any_form
 from sa1b_fastdecode.mask.drop_in import install, uninstall
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = [
     "area",
@@ -63,7 +65,7 @@ def encode(bimask: Any, *, counts: str = "bytes") -> Any:
         TypeError: elements of another kind.
         ValueError: another number of dimensions, or 2**32 or more pixels.
     """
-    text = any_form.is_text(counts)
+    text = counts != "bytes" and any_form.is_text(counts)
     rles = kernels("cpu").coco_encode(bimask, text)
     return any_form.encode(bimask, text) if rles is None else rles
 
@@ -118,14 +120,14 @@ def merge(rleObjs: Any, intersect: Any = 0, *, counts: str = "bytes") -> dict[st
         >>> mask.merge([a, b]), mask.merge([a, b], intersect=True)
         ({'size': [1, 4], 'counts': b'031'}, {'size': [1, 4], 'counts': b'112'})
     """
-    text, both = any_form.is_text(counts), bool(int(intersect))
-    rle = kernels("cpu").coco_merge(rleObjs, both, text)
+    text = counts != "bytes" and any_form.is_text(counts)
+    rle = kernels("cpu").coco_merge(rleObjs, intersect, text)
     if rle is not None:
         return rle  # type: ignore[no-any-return]
     rles = any_form.as_list(rleObjs)
     if not rles:
         return {"size": [0, 0], "counts": "" if text else b""}
-    return any_form.call("coco_merge", rles, both, text)  # type: ignore[no-any-return]
+    return any_form.call("coco_merge", rles, int(intersect), text)  # type: ignore[no-any-return]
 
 
 def iou(dt: Any, gt: Any, pyiscrowd: Any) -> Any:
@@ -172,12 +174,18 @@ def frPyObjects(pyobj: Any, h: Any, w: Any, *, counts: str = "bytes") -> Any:
         >>> mask.frPyObjects([[0, 0, 2, 0, 2, 2, 0, 2]], 3, 3)
         [{'size': [3, 3], 'counts': b'02124'}]
     """
-    text = any_form.is_text(counts)
-    h, w = any_form.read_side(h), any_form.read_side(w)
-    if type(pyobj) is list and pyobj and type(pyobj[0]) is list and len(pyobj[0]) > 4:
-        rles = kernels("cpu").coco_draw_polygons(pyobj, h, w, text)
-        if rles is not None:
-            return rles
+    text = counts != "bytes" and any_form.is_text(counts)
+    kind = type(pyobj)
+    if kind is dict:
+        rle = kernels("cpu").coco_compress(pyobj, text)
+        if rle is not None:
+            return rle
+    elif type(h) is int and type(w) is int and 0 <= h < 2**32 and 0 <= w < 2**32:
+        is_polygons = kind is list and pyobj and type(pyobj[0]) is list and len(pyobj[0]) > 4
+        if is_polygons or kind is np.ndarray:
+            rles = kernels("cpu").coco_draw(pyobj, h, w, text)
+            if rles is not None:
+                return rles
     return any_form.convert(pyobj, h, w, text)
 
 

@@ -148,7 +148,7 @@ def iou(dt: Any, gt: Any, pyiscrowd: Any) -> Any:
     return ious
 
 
-def read_side(side: Any) -> int:
+def _read_side(side: Any) -> int:
     """Return the height or width of a mask."""
     if type(side) is not int:
         try:
@@ -160,8 +160,9 @@ def read_side(side: Any) -> int:
     return side  # type: ignore[no-any-return]
 
 
-def convert(objects: Any, h: int, w: int, text: bool) -> Any:
+def convert(objects: Any, h: Any, w: Any, text: bool) -> Any:
     """Return the RLEs of polygons, boxes or RLEs, or of a single one."""
+    h, w = _read_side(h), _read_side(w)
     if isinstance(objects, Mapping):
         return _recode([objects], text)[0]
     items = as_list(objects)
@@ -181,7 +182,7 @@ def convert(objects: Any, h: int, w: int, text: bool) -> Any:
     if length < 4:
         raise ValueError(f"object 0 has {length} numbers, a box has 4 and a polygon more")
     polygons = [_read_polygon(item, length == 4, i) for i, item in enumerate(items)]
-    rles = kernels("cpu").coco_draw_polygons(polygons, h, w, text)
+    rles = kernels("cpu").coco_draw(polygons, h, w, text)
     if rles is None:
         _raise_undrawable(polygons, h, w)
     return rles[0] if single else rles
@@ -223,8 +224,11 @@ def raise_too_large(h: int, w: int) -> NoReturn:
 
 def _recode(rles: list[Any], text: bool) -> list[dict[str, Any]]:
     """Return RLEs with the same counts, compressed."""
-    plain = _plain(rles)
-    recoded = [kernels("cpu").coco_merge([rle], False, text) for rle in plain]
+    compress = kernels("cpu").coco_compress
+    recoded = [compress(rle, text) for rle in rles]
     if None in recoded:
-        _raise_fault(plain)
+        plain = _plain(rles)
+        recoded = [kernels("cpu").coco_merge([rle], False, text) for rle in plain]
+        if None in recoded:
+            _raise_fault(plain)
     return recoded

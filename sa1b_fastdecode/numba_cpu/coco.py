@@ -187,8 +187,10 @@ def _merge(a: Array, b: Array, pixels: int, both: bool) -> Array:
     return out[: _merge_two(a, b, pixels, both, out)]
 
 
-def coco_merge(rles: Any, intersect: bool, text: bool) -> dict[str, Any] | None:
+def coco_merge(rles: Any, intersect: Any, text: bool) -> dict[str, Any] | None:
     masks = _read(rles)
+    if type(intersect) not in (bool, int):
+        return None
     if masks is None or masks.single or len(masks) == 0 or not masks.uniform:
         return None
     h, w = masks.sizes[0].tolist()
@@ -201,10 +203,10 @@ def coco_merge(rles: Any, intersect: bool, text: bool) -> dict[str, Any] | None:
         while len(lists) > 1:
             rest = lists[len(lists) // 2 * 2 :]
             pairs = zip(lists[::2], lists[1::2], strict=False)
-            lists = [_merge(a, b, h * w, intersect) for a, b in pairs] + rest
+            lists = [_merge(a, b, h * w, bool(intersect)) for a, b in pairs] + rest
     merged = lists[0]
     for each in lists[1:]:
-        merged = _merge(merged, each, h * w, intersect)
+        merged = _merge(merged, each, h * w, bool(intersect))
     return _make_rle(h, w, np.diff(merged, prepend=0), text)
 
 
@@ -313,24 +315,41 @@ def _cross_columns(points, h, w, toggles):
     return n
 
 
-def coco_draw_polygons(polygons: Any, h: int, w: int, text: bool) -> Any:
-    if type(polygons) is not list or min(h, w) < 0 or max(h, w, h * w) > MAX_PIXELS:
+def _read_polygons(polygons: Any) -> list[Array] | None:
+    """Return the corners of polygons, or of boxes (N, 4), as float64 (K, 2)."""
+    if isinstance(polygons, np.ndarray):
+        if polygons.ndim != 2 or polygons.shape[1] != 4 or polygons.dtype != np.float64:
+            return None
+        x, y, w, h = polygons.T
+        corners = np.stack([x, y, x, y + h, x + w, y + h, x + w, y], axis=1)
+        return list(corners.reshape(-1, 4, 2))
+    if type(polygons) is not list:
         return None
-    rles = []
+    outlines = []
     for polygon in polygons:
-        if type(polygon) is not list or len(polygon) < 2:
+        if type(polygon) not in (list, tuple) or len(polygon) < 2:
             return None
         if not all(type(number) in (int, float) for number in polygon):
             return None
         try:
-            corners = np.array(polygon[: len(polygon) // 2 * 2], np.float64)
+            numbers = np.array(polygon[: len(polygon) // 2 * 2], np.float64)
         except OverflowError:
             return None
+        outlines.append(numbers.reshape(-1, 2))
+    return outlines
+
+
+def coco_draw(polygons: Any, h: int, w: int, text: bool) -> Any:
+    outlines = _read_polygons(polygons)
+    if outlines is None or min(h, w) < 0 or max(h, w, h * w) > MAX_PIXELS:
+        return None
+    rles = []
+    for outline in outlines:
         with np.errstate(all="ignore"):
-            scaled = 5 * corners + 0.5
+            scaled = 5 * outline + 0.5
         if not (np.abs(scaled) <= _MOST_ON_GRID).all():
             return None
-        points = scaled.astype(np.int64).reshape(-1, 2)
+        points = scaled.astype(np.int64)
         toggles = np.empty(_cross_columns(points, h, w, np.empty(0, np.int64)), np.int64)
         if len(toggles) > 0:
             _cross_columns(points, h, w, toggles)
@@ -338,3 +357,7 @@ def coco_draw_polygons(polygons: Any, h: int, w: int, text: bool) -> Any:
         ends = np.append(positions[(times % 2 == 1) & (positions < h * w)], h * w)
         rles.append(_make_rle(h, w, np.diff(ends, prepend=0), text))
     return rles
+
+
+def coco_compress(rle: Any, text: bool) -> None:
+    """Leave run lengths of any form to Python."""
