@@ -167,8 +167,10 @@ py::object decode(const py::object& rles) {
       PyObject_CallFunction(kZeros, "OOs", shape.ptr(), kUint8, "F"));
   if (!out) throw py::error_already_set();
   auto* const pixels = static_cast<uint8_t*>(const_cast<void*>(out.data()));
-  const ReleaseIfLong release(out.size() / 64);
-  sa1b::cpu::decode_columns(masks.batch(), pixels);
+  {
+    const ReleaseIfLong release(out.size() / 64);
+    sa1b::cpu::decode_columns(masks.batch(), pixels);
+  }
   return out;
 }
 
@@ -192,8 +194,10 @@ py::object boxes(const py::object& rles) {
   if (masks.single()) shape.erase(shape.begin());
   py::array_t<double> out(shape);
   double* const to = out.mutable_data();
-  const ReleaseIfLong release(masks.num_bytes());
-  sa1b::cpu::exact_boxes(masks.batch(), to);
+  {
+    const ReleaseIfLong release(masks.num_bytes());
+    sa1b::cpu::exact_boxes(masks.batch(), to);
+  }
   return out;
 }
 
@@ -248,9 +252,11 @@ py::object iou(const py::object& rles, const py::object& others, const py::objec
   const std::vector<py::ssize_t> shape = {a.size(), second.size()};
   py::array_t<double, py::array::f_style> out(shape);
   double* const to = out.mutable_data();
-  const ReleaseIfLong release(a.num_bytes() + second.num_bytes() + a.size() * second.size());
-  std::fill(to, to + a.size() * second.size(), 0);
-  sa1b::cpu::mask_iou(a.batch(), second.batch(), crowd.data(), to);
+  {
+    const ReleaseIfLong release(a.num_bytes() + second.num_bytes() + a.size() * second.size());
+    std::fill(to, to + a.size() * second.size(), 0);
+    sa1b::cpu::mask_iou(a.batch(), second.batch(), crowd.data(), to);
+  }
   return out;
 }
 
@@ -265,8 +271,10 @@ py::object box_iou(const Doubles& boxes, const Doubles& others, const Bytes& isc
   double* const to = out.mutable_data();
   const double *const a = boxes.data(), *const b = others.data();
   const uint8_t* const crowd = iscrowd.data();
-  const ReleaseIfLong release(m * n);
-  sa1b::cpu::box_iou(a, m, b, n, crowd, to);
+  {
+    const ReleaseIfLong release(m * n);
+    sa1b::cpu::box_iou(a, m, b, n, crowd, to);
+  }
   return out;
 }
 
