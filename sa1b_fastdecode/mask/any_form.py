@@ -93,10 +93,10 @@ def encode(masks: Any, text: bool) -> Any:
         raise TypeError(f"masks must be bool, integers or floats, not {array.dtype}")
     if array.ndim not in (2, 3):
         raise ValueError(f"masks must have shape (h, w) or (h, w, N), not {array.shape}")
-    rles = kernels("cpu").coco_encode(array != 0, text)
-    if rles is None:
-        raise_too_large(*array.shape[:2])
-    return rles
+    h, w = array.shape[:2]
+    if h * w > MAX_PIXELS:
+        _raise_too_large(h, w)
+    return kernels("cpu").coco_encode(array != 0, text)
 
 
 def read_objects(objects: Any) -> Any:
@@ -165,9 +165,10 @@ def convert(objects: Any, h: Any, w: Any, text: bool) -> Any:
     h, w = _read_side(h), _read_side(w)
     if isinstance(objects, Mapping):
         return _recode([objects], text)[0]
-    items = as_list(objects)
+    is_table = isinstance(objects, np.ndarray) and objects.ndim == 2
+    items = read_objects(objects).tolist() if is_table and len(objects) else as_list(objects)
     if not items:
-        if isinstance(objects, np.ndarray):
+        if is_table:
             return []
         raise IndexError("there are no objects to convert")
     if isinstance(items[0], Mapping):
@@ -214,10 +215,10 @@ def _raise_undrawable(polygons: list[list[float]], h: int, w: int) -> NoReturn:
         for number in polygon:
             if not abs(5 * number + 0.5) <= _MOST_ON_GRID:
                 raise ValueError(f"object {i}: coordinate {number} is not finite or too large")
-    raise_too_large(h, w)
+    _raise_too_large(h, w)
 
 
-def raise_too_large(h: int, w: int) -> NoReturn:
+def _raise_too_large(h: int, w: int) -> NoReturn:
     """Say that no mask has this size."""
     raise ValueError(f"size {h}x{w} is too large: a mask has fewer than 2**32 pixels")
 

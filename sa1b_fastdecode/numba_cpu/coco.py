@@ -217,6 +217,8 @@ def coco_iou(rles: Any, others: Any, iscrowd: Any) -> Any:
     crowd = np.asarray(iscrowd)
     if crowd.shape != (len(b),) or crowd.dtype.kind not in "bui":
         return None
+    if len(crowd) and not 0 <= crowd.min() <= crowd.max() <= 255:
+        return None
     if len(a) == 0 or len(b) == 0:
         return []
     area_a, area_b = (
