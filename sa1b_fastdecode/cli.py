@@ -11,6 +11,7 @@ import argparse
 import colorsys
 import ctypes
 import json
+import runpy
 import statistics
 import sys
 import time
@@ -61,7 +62,8 @@ def _build_parser() -> argparse.ArgumentParser:
         "  python -m sa1b_fastdecode info\n"
         "  python -m sa1b_fastdecode demo\n"
         "  python -m sa1b_fastdecode demo sa_223750.json sa_223750.jpg --output overlay.png\n"
-        "  python -m sa1b_fastdecode sample sa_000000.tar --images 16 --tar\n",
+        "  python -m sa1b_fastdecode sample sa_000000.tar --images 16 --tar\n"
+        "  python -m sa1b_fastdecode run evaluate.py --arguments of the script\n",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -399,6 +401,34 @@ def _run_sample(arguments: argparse.Namespace) -> int:
     return 0
 
 
+# run
+
+
+def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "run",
+        help="run a script whose pycocotools.mask is ours",
+        description="Run a Python script as it is, with sa1b_fastdecode.mask in the place of "
+        "pycocotools.mask.",
+    )
+    command.add_argument("script", type=Path, help="the script")
+    command.add_argument("arguments", nargs=argparse.REMAINDER, help="what is passed to it")
+    command.set_defaults(run=_run_script)
+
+
+def _run_script(arguments: argparse.Namespace) -> int:
+    from .mask import install
+
+    if not arguments.script.is_file():
+        raise CommandError(f"cannot read {arguments.script}: no such file")
+    install()
+    # What Python itself does for `python script.py arguments`.
+    sys.argv = [str(arguments.script), *arguments.arguments]
+    sys.path[0] = str(arguments.script.resolve().parent)
+    runpy.run_path(str(arguments.script), run_name="__main__")
+    return 0
+
+
 def _non_negative(text: str) -> int:
     """Read an argument that must be an integer of at least 0."""
     value = int(text)
@@ -417,4 +447,4 @@ def _format_table(rows: Sequence[Sequence[str]], align: str) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-_COMMANDS = (_add_info, _add_demo, _add_sample)
+_COMMANDS = (_add_info, _add_demo, _add_sample, _add_run)

