@@ -66,9 +66,15 @@ class ToggleLists {
     lists_.push_back(at_);
     uint32_t* at = at_;
     bool in_a = false, in_b = false, in_result = false;
+    if (kIntersect) {  // nothing is shared before both have begun
+      for (const uint32_t begin = *b; *a < begin; ++a) in_a = !in_a;
+      for (const uint32_t begin = *a; !in_a && *b < begin; ++b) in_b = !in_b;
+    }
     for (;;) {
       const uint32_t next = std::min(*a, *b);
       if (next == pixels) break;
+      // Nor after one of them has ended.
+      if (kIntersect && ((*a == pixels && !in_a) || (*b == pixels && !in_b))) break;
       const bool toggles_a = *a == next, toggles_b = *b == next;
       a += toggles_a;
       b += toggles_b;
