@@ -172,7 +172,7 @@ def frPyObjects(pyobj: Any, h: Any, w: Any, *, counts: str = "bytes") -> Any:
     Example:
         >>> from sa1b_fastdecode import mask
         >>> mask.frPyObjects([[0, 0, 2, 0, 2, 2, 0, 2]], 3, 3)
-        [{'size': [3, 3], 'counts': b'02124'}]
+        [{'size': [3, 3], 'counts': b'02103'}]
     """
     text = counts != "bytes" and any_form.is_text(counts)
     kind = type(pyobj)
