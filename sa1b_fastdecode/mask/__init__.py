@@ -12,7 +12,7 @@ where a list of RLEs is expected, any iterable of them will do.
 >>> from sa1b_fastdecode import mask
 >>> rle = mask.encode(np.array([[0, 1, 0], [1, 0, 0]], np.uint8))
 >>> rle
-{'size': [2, 3], 'counts': b'1113'}
+{'size': [2, 3], 'counts': b'123'}
 >>> mask.decode(rle)
 array([[0, 1, 0],
        [1, 0, 0]], dtype=uint8)
