@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from . import face
 from .algebra import OPERATIONS as ALGEBRA
+from .face import FACE
 from .inputs import INPUTS, Sample, load_samples
 from .module_operations import OPERATIONS as MODULE_OPERATIONS
 from .peers import Contender
@@ -323,6 +325,41 @@ def _algebra_cases() -> Iterator[Case]:
         )
 
 
+def _face_cases() -> Iterator[Case]:
+    contenders = (FACE, "pycocotools", *COCO_PEERS)
+    for operation, title, factor in (
+        ("union", "union of dicts", 1.3),
+        ("intersections", "intersection of each with the next", 1.3),
+        ("iou_of_dicts", "IoU with as many others, as float64", 2),
+        ("area_of_dicts", "area as uint32", 0),
+        ("bbox_of_dicts", "bbox as float64", 0),
+        ("polygons", "as many octagons drawn", 0),
+    ):
+        target = faster(FACE, BEST_PEER, factor) if factor else faster(FACE, "pycocotools", 1)
+        yield Case(
+            f"sa1b-100-mask-{operation.replace('_', '-')}",
+            f"mask: {title}",
+            "sa1b-100",
+            operation,
+            contenders,
+            targets=(target,),
+            calls=5,
+        )
+
+
+def _face_call_cases() -> Iterator[Case]:
+    for call in face.CALLS:
+        yield Case(
+            f"one-64-mask-{call}",
+            f"mask: one call of {call}",
+            "one-64",
+            f"call_{call}",
+            (FACE, "pycocotools", *COCO_PEERS),
+            targets=(faster(FACE, "pycocotools", 1),),
+            calls=200,
+        )
+
+
 def _noise_pair_case() -> Case:
     return Case(
         "noise-iou",
@@ -378,6 +415,7 @@ CASES: dict[str, Case] = {
         *_pair_cases("sa1b-100", 10),
         *_algebra_cases(),
         *_module_cases("sa1b-100"),
+        *_face_cases(),
         *_decode_cases("sa1b-1", DECODERS),
         *_decode_cases("sa1b-10"),
         *_decode_cases("sa1b-400", ("rlemasklib",)),
@@ -390,6 +428,7 @@ CASES: dict[str, Case] = {
         *_module_cases("small-1000"),
         *(c for c in _small_cases() if c.inputs == "one-64"),
         *_encode_cases("one-64"),
+        *_face_call_cases(),
         *_decode_cases("large-10", ("rlemasklib",)),
         *(c for c in _dense_cases() if c.inputs == "noise"),
         *_encode_cases("noise"),
@@ -506,6 +545,8 @@ class Runner:
                     ALGEBRA[operation].check(sample, [rle["counts"] for rle in result])
             case operation if operation in MODULE_OPERATIONS:
                 MODULE_OPERATIONS[operation].check(sample, result)
+            case operation:
+                face.check(operation, sample, result)
 
     def rounds_for(self, seconds: float) -> int:
         affordable = int(self.case.seconds / (seconds * self.case.calls))

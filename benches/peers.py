@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import importlib
 import importlib.metadata
 import mmap
@@ -20,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from .algebra import Operation
+from .face import FACE, FaceCalls
 from .inputs import PAGE, WINDOW, Rle, Sample
 
 _NUMPY_DTYPE: dict[torch.dtype, Any] = {
@@ -203,17 +205,17 @@ class OursWhole(Ours):
     decode_cropped = decode_resized
 
 
-class CocoApi(Contender):
+class CocoApi(FaceCalls, Contender):
     """A library with the interface of `pycocotools.mask`, which decodes to Fortran order.
 
     Decoding mask by mask and copying each into a row-major batch beats decoding all and permuting,
     for most by a factor of two to five, since the transposition then stays inside the cache.
     """
 
-    def __init__(self, name: str, package: str, module: str) -> None:
+    def __init__(self, name: str, package: str | None, module: str) -> None:
         self.name, self.package, self._module_name = name, package, module
 
-    @property
+    @functools.cached_property
     def _mask(self) -> Any:
         return importlib.import_module(self._module_name)
 
@@ -277,6 +279,15 @@ class Pycocotools(CocoApi):
 
     def encode(self, masks: NDArray[np.uint8]) -> Any:
         return self._mask.encode(np.asfortranarray(masks.transpose(1, 2, 0)))
+
+
+class Face(CocoApi):
+    """This library's own module with that interface."""
+
+    kind = "ours"
+
+    def __init__(self) -> None:
+        super().__init__(FACE, None, "sa1b_fastdecode.mask")
 
 
 class Ultrafast(CocoApi):
@@ -463,6 +474,7 @@ CONTENDERS: dict[str, Contender] = {
         Ours("cpp", 2),
         Ours("numba", 1),
         Ours("numba", 2),
+        Face(),
         Pycocotools(),
         CocoApi("pycocotools, mask by mask", "pycocotools", "pycocotools.mask"),
         Rlemasklib(),

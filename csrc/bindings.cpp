@@ -4,9 +4,9 @@
 #include "bindings.h"
 
 #include <algorithm>
-#include <string_view>
-#include <vector>
 
+#include "bindings_coco.h"
+#include "bindings_rles.h"
 #include "cpu/zero_pages.h"
 
 namespace py = pybind11;
@@ -16,97 +16,22 @@ namespace {
 using sa1b::batch_at;
 using sa1b::pointer;
 
-// One of the RLE dicts: its size and its characters, which belong to `counts`.
-struct Rle {
-  int64_t h, w;
-  std::string_view chars;
-  py::object counts;
-};
-
-// The value of a key, none if there is no such key. Holds a reference: looking up the next key may
-// run Python (the keys' own __eq__), which may drop the value.
-py::object find(const py::object& dict, PyObject* key) {
-  PyObject* const value = PyDict_GetItemWithError(dict.ptr(), key);
-  if (value == nullptr && PyErr_Occurred()) throw py::error_already_set();
-  return value ? py::reinterpret_borrow<py::object>(value) : py::none();
-}
-
-// Reads an RLE dict, or the one under "segmentation" of an annotation. False for anything that is
-// not of the plain form: exact dict, size of two ints, counts of bytes or ASCII text.
-bool read_rle(py::object item, Rle* rle) {
-  static PyObject* const kCounts = PyUnicode_InternFromString("counts");
-  static PyObject* const kSize = PyUnicode_InternFromString("size");
-  static PyObject* const kSegmentation = PyUnicode_InternFromString("segmentation");
-  if (!PyDict_CheckExact(item.ptr())) return false;
-  rle->counts = find(item, kCounts);
-  if (rle->counts.is_none()) {
-    item = find(item, kSegmentation);
-    if (!PyDict_CheckExact(item.ptr())) return false;
-    rle->counts = find(item, kCounts);
-  }
-  PyObject* const counts = rle->counts.ptr();
-  if (PyBytes_CheckExact(counts)) {
-    rle->chars = {PyBytes_AS_STRING(counts), static_cast<size_t>(PyBytes_GET_SIZE(counts))};
-  } else if (PyUnicode_CheckExact(counts) && PyUnicode_IS_COMPACT_ASCII(counts)) {
-    rle->chars = {static_cast<const char*>(PyUnicode_DATA(counts)),
-                  static_cast<size_t>(PyUnicode_GET_LENGTH(counts))};
-  } else {
-    return false;
-  }
-  const py::object size_object = find(item, kSize);
-  PyObject* const size = size_object.ptr();
-  if (!(PyList_CheckExact(size) || PyTuple_CheckExact(size)) ||
-      PySequence_Fast_GET_SIZE(size) != 2) {
-    return false;
-  }
-  int64_t sides[2];
-  for (int i = 0; i < 2; ++i) {
-    PyObject* side = PySequence_Fast_GET_ITEM(size, i);
-    int overflow = 0;
-    if (!PyLong_CheckExact(side)) return false;
-    sides[i] = PyLong_AsLongLongAndOverflow(side, &overflow);
-    if (overflow || sides[i] < 0 || sides[i] > static_cast<int64_t>(sa1b::kMaxPixels)) return false;
-  }
-  rle->h = sides[0];
-  rle->w = sides[1];
-  return static_cast<uint64_t>(rle->h) * static_cast<uint64_t>(rle->w) <= sa1b::kMaxPixels;
-}
-
 // Packs a plain RLE dict, or a list or tuple of them: (block, number of masks, max h, max w,
 // whether all sizes are equal). None if any item is of another form; the caller then reads them
 // itself.
 py::object pack(const py::object& rles) {
-  const bool many = PyList_CheckExact(rles.ptr()) || PyTuple_CheckExact(rles.ptr());
-  // A tuple of its own: reading the dicts may run Python, which may change the list.
-  const py::tuple items = many ? py::tuple(rles) : py::make_tuple(rles);
-  const auto n = static_cast<Py_ssize_t>(items.size());
-  if (n == 0) return py::none();
-  std::vector<Rle> masks(n);
-  int64_t num_bytes = 8 * (3 * n + 1);
-  for (Py_ssize_t i = 0; i < n; ++i) {
-    if (!read_rle(items[i], &masks[i])) return py::none();
-    num_bytes += static_cast<int64_t>(masks[i].chars.size());
-  }
-  auto block = py::reinterpret_steal<py::object>(PyByteArray_FromStringAndSize(nullptr, num_bytes));
+  PlainRles masks;
+  if (!masks.read(rles) || masks.size() == 0) return py::none();
+  auto block =
+      py::reinterpret_steal<py::object>(PyByteArray_FromStringAndSize(nullptr, masks.num_bytes()));
   if (!block) throw py::error_already_set();
-  char* const data = PyByteArray_AS_STRING(block.ptr());
-  auto* const sizes = reinterpret_cast<int64_t*>(data);
-  int64_t* const offsets = sizes + 2 * n;
-  int64_t at = 8 * (3 * n + 1), max_h = 0, max_w = 0;
-  bool uniform = true;
-  for (Py_ssize_t i = 0; i < n; ++i) {
-    const Rle& mask = masks[i];
-    sizes[2 * i] = mask.h;
-    sizes[2 * i + 1] = mask.w;
-    offsets[i] = at;
-    memcpy(data + at, mask.chars.data(), mask.chars.size());
-    at += static_cast<int64_t>(mask.chars.size());
+  masks.write(reinterpret_cast<uint8_t*>(PyByteArray_AS_STRING(block.ptr())));
+  int64_t max_h = 0, max_w = 0;
+  for (const PlainRles::Rle& mask : masks) {
     max_h = std::max(max_h, mask.h);
     max_w = std::max(max_w, mask.w);
-    uniform = uniform && mask.h == masks[0].h && mask.w == masks[0].w;
   }
-  offsets[n] = at;
-  return py::make_tuple(block, n, max_h, max_w, uniform);
+  return py::make_tuple(block, masks.size(), max_h, max_w, masks.uniform());
 }
 
 int64_t decode(uintptr_t data, int64_t num_bytes, int64_t num_masks, uintptr_t planes,
@@ -217,6 +142,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("decompress", &decompress);
   m.def("encode", &encode);
   sa1b::bind_algebra(m);
+  bind_coco(m);
   sa1b::bind_labels(m);
   sa1b::bind_matching(m);
   sa1b::bind_sampling(m);

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sa1b_fastdecode import data as data
     from sa1b_fastdecode import evaluation as evaluation
     from sa1b_fastdecode import labels as labels
+    from sa1b_fastdecode import mask as mask
     from sa1b_fastdecode import matching as matching
     from sa1b_fastdecode import sampling as sampling
     from sa1b_fastdecode import spatial as spatial
@@ -56,6 +57,7 @@ _PACKAGES = (
     "data",
     "evaluation",
     "labels",
+    "mask",
     "matching",
     "sampling",
     "spatial",

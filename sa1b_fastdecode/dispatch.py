@@ -11,13 +11,14 @@ operators, which take tensors; ``cpu.py`` and ``cuda.py`` have the same ones.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 ENVIRONMENT_VARIABLE = "SA1B_FASTDECODE_BACKEND"
 
@@ -111,10 +112,16 @@ _TABLE = (
 )
 
 
-class _Chosen(NamedTuple):
+@dataclass
+class _Chosen:
     name: str
     kernels: ModuleType
-    operators: Any
+    operators_module: str
+
+    @functools.cached_property
+    def operators(self) -> Any:
+        """Loaded when first asked for: the operators need torch, the kernels do not."""
+        return importlib.import_module(self.operators_module).Operators(self.kernels)
 
 
 _used: str | None = None  # what `use` forces at present
@@ -187,8 +194,7 @@ def _choose(device_type: str) -> _Chosen:
                     stacklevel=2,
                 )
             found = importlib.import_module(entry.kernels)
-            module = importlib.import_module(entry.operators)
-            _chosen[device_type] = _Chosen(entry.name, found, module.Operators(found))
+            _chosen[device_type] = _Chosen(entry.name, found, entry.operators)
             return _chosen[device_type]
         reasons.append(f"{entry.name}: {detail}")
     if not candidates:

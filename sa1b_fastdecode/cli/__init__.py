@@ -11,13 +11,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from sa1b_fastdecode.cli import bench, demo, index, info, sample, verify, view
+from sa1b_fastdecode.cli import bench, demo, index, info, run, sample, verify, view
 from sa1b_fastdecode.cli.common import CommandError
 
 __all__ = ["main"]
 
 # In the order in which the help lists them.
-_COMMANDS = (info, demo, view, index, verify, bench, sample)
+_COMMANDS = (info, demo, view, index, verify, bench, sample, run)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,6 +42,7 @@ def _build_parser() -> argparse.ArgumentParser:
         "  python -m sa1b_fastdecode view sa_000000.tar sa_1 --ids\n"
         "  python -m sa1b_fastdecode verify /data/sa1b --images\n"
         "  python -m sa1b_fastdecode bench /data/sa1b\n"
+        "  python -m sa1b_fastdecode run evaluate.py --arguments of the script\n"
         "  python -m sa1b_fastdecode COMMAND --help\n",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -6,6 +6,18 @@ Numba's own thread pools abort when several Python threads call at once, or kill
 """
 
 from sa1b_fastdecode.numba_cpu.algebra import combine, place, turn
+from sa1b_fastdecode.numba_cpu.coco import (
+    coco_area,
+    coco_box_iou,
+    coco_boxes,
+    coco_compress,
+    coco_decode,
+    coco_draw,
+    coco_encode,
+    coco_iou,
+    coco_merge,
+    coco_pairs,
+)
 from sa1b_fastdecode.numba_cpu.codec import compress, decompress, pack, validate
 from sa1b_fastdecode.numba_cpu.decode import decode
 from sa1b_fastdecode.numba_cpu.encode import encode
@@ -23,6 +35,16 @@ from sa1b_fastdecode.numba_cpu.sampling import (
 __all__ = [
     "ZeroPages",
     "boundary_area",
+    "coco_area",
+    "coco_box_iou",
+    "coco_boxes",
+    "coco_compress",
+    "coco_decode",
+    "coco_draw",
+    "coco_encode",
+    "coco_iou",
+    "coco_merge",
+    "coco_pairs",
     "combine",
     "compress",
     "decode",
