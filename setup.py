@@ -5,9 +5,9 @@ imported (an environment that has it, with --no-build-isolation) its cpp_extensi
 with ninja; elsewhere, as in pip's isolated build environment, setuptools builds the same extension,
 so that no second torch is downloaded. Where there is an nvcc, the CUDA kernels are built too,
 whatever torch and whatever GPU the machine has; they are linked with a static runtime, so that the
-module loads on machines without a driver; TORCH_CUDA_ARCH_LIST names other architectures than those
-below. Without a working compiler the installation succeeds all
-the same and the package runs on Numba.
+module loads on machines without a driver. TORCH_CUDA_ARCH_LIST names other architectures than those
+below. Without a working compiler the installation succeeds all the same and the package runs on
+Numba.
 """
 
 import hashlib
