@@ -108,7 +108,7 @@ std::vector<int64_t> run_cuda_pairs(Random& random, const Batch& a, const Batch&
 
 // Good masks between bad ones: strings of garbage, sizes that no mask has.
 void good_masks_beside_bad_ones() {
-  for (uint64_t seed = 0; seed < 60; seed += kStep) {
+  for (uint64_t seed = 0; seed < 20; seed += kStep) {
     Random random(seed);
     emulator::set_seed(seed);
     std::vector<Rle> rles, empty_for_bad;
@@ -147,7 +147,7 @@ void good_masks_beside_bad_ones() {
 
 // Sizes, offsets and images of any numbers, in front of any characters.
 void random_headers() {
-  for (uint64_t seed = 0; seed < 120; seed += kStep) {
+  for (uint64_t seed = 0; seed < 28; seed += kStep) {
     Random random(seed);
     emulator::set_seed(seed);
     const int64_t num_masks = random.below(9), num_images = random.between(1, 4);
