@@ -9,7 +9,7 @@ import pycocotools.mask
 import pytest
 import reference
 import torch
-from conftest import available, require
+from conftest import available
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -19,14 +19,6 @@ import sa1b_fastdecode as fd
 from sa1b_fastdecode import algebra, dispatch, library_algebra
 
 ops = torch.ops.sa1b_fastdecode
-
-
-@pytest.fixture(params=["cpp", "numba"])
-def backend(request):
-    """Masks are made of masks on the CPU alone."""
-    require(request.param)
-    with dispatch.use(request.param):
-        yield request.param
 
 
 # --- What each operator is, on dense uint8 masks (N, H, W) or (H, W)
@@ -121,7 +113,7 @@ SIZES = [*itertools.product((1, 2, 33, 64), (1, 7, 65)), (5, 5), (63, 2), (130, 
 
 
 @pytest.mark.parametrize("h, w", SIZES)
-def test_every_operator_of_one_batch(backend, h, w):
+def test_every_operator_of_one_batch(cpu_backend, h, w):
     masks = np.stack(draws.every_kind(h, w))
     batch = fd.encode_masks(masks)
     for call, dense in unary(h, w).values():
@@ -129,7 +121,7 @@ def test_every_operator_of_one_batch(backend, h, w):
 
 
 @pytest.mark.parametrize("h, w", SIZES)
-def test_mask_by_mask(backend, h, w):
+def test_mask_by_mask(cpu_backend, h, w):
     a, b = np.stack(draws.every_kind(h, w)), np.stack(draws.every_kind(h, w, seed=1)[::-1])
     first, second = fd.encode_masks(a), fd.encode_masks(b)
     for name, dense in PAIRED.items():
@@ -143,7 +135,7 @@ def test_mask_by_mask(backend, h, w):
 
 
 @pytest.mark.parametrize("h, w", [(7, 65), (64, 33), (1, 9), (0, 3)])
-def test_merged_as_pycocotools_does(backend, h, w):
+def test_merged_as_pycocotools_does(cpu_backend, h, w):
     masks = np.stack(draws.every_kind(max(h, 1), w))[:, :h]
     rles = pycocotools.mask.encode(np.asfortranarray(masks.transpose(1, 2, 0)))
     for n in (1, 2, 3, len(rles)):
@@ -190,7 +182,7 @@ LARGE = {
 
 
 @pytest.mark.parametrize("name", LARGE)
-def test_large_masks(backend, name):
+def test_large_masks(cpu_backend, name):
     masks = LARGE[name]
     h, w = masks.shape[1:]
     batch = fd.encode_masks(masks)
@@ -212,7 +204,7 @@ def test_large_masks(backend, name):
 
 
 @pytest.mark.parametrize("kind", range(5))
-def test_groups_of_several_masks(backend, kind):
+def test_groups_of_several_masks(cpu_backend, kind):
     """What the methods do not offer: difference and complement of more than two."""
     masks = LARGE["few"]
     batch = fd.encode_masks(masks)
@@ -230,7 +222,7 @@ def test_groups_of_several_masks(backend, kind):
 
 @pytest.mark.parametrize("rows", [False, True])
 @pytest.mark.parametrize("columns", [False, True])
-def test_transposed(backend, rows, columns):
+def test_transposed(cpu_backend, rows, columns):
     masks = np.stack(draws.every_kind(40, 67))
     batch = fd.encode_masks(masks)
     data = ops.turn(batch.data, len(masks), True, rows, columns, None)
@@ -238,7 +230,7 @@ def test_transposed(backend, rows, columns):
     assert_encodes(fd.RLEBatch(data, len(masks)), expected)
 
 
-def test_a_string_that_fills_several_chunks(backend):
+def test_a_string_that_fills_several_chunks(cpu_backend):
     """Resized to ten times its size, 3 MB of characters."""
     mask = draws.noise(np.random.default_rng(0), 400, 300)
     assert_encodes(fd.encode_masks(mask).resize((4000, 1500)), resize(mask[None], (4000, 1500)))
@@ -248,7 +240,7 @@ def test_a_string_that_fills_several_chunks(backend):
 
 
 @pytest.mark.parametrize("grouped", [False, True], ids=["flat", "grouped"])
-def test_same_windows_as_decode(backend, grouped):
+def test_same_windows_as_decode(cpu_backend, grouped):
     rles = [draws.to_rle(mask) for h in (9, 12) for mask in draws.every_kind(h, 17)[:4]]
     batch = fd.pack_rles([rles[:3], [], rles[3:]] if grouped else rles)
     windows = torch.tensor([[i % 3, i, 9 - i % 3, 3 + i] for i in range(8)])
@@ -271,7 +263,7 @@ def grouped_batch():
     return fd.pack_rles(IMAGES, image_sizes=[(6, 8), (4, 4), (5, 3)])
 
 
-def test_grouping_is_kept(backend):
+def test_grouping_is_kept(cpu_backend):
     batch = grouped_batch()
     for result, sizes in (
         (~batch, [[6, 8], [4, 4], [5, 3]]),
@@ -298,7 +290,7 @@ def test_grouping_is_kept(backend):
 
 
 @pytest.mark.parametrize("how", MERGED)
-def test_merged_by_image(backend, how):
+def test_merged_by_image(cpu_backend, how):
     merged = grouped_batch().merge(how=how)
     assert merged.counts_per_image.tolist() == [1, 0, 1]
     assert merged.image_sizes.tolist() == [[6, 8], [4, 4], [5, 3]]
@@ -308,21 +300,21 @@ def test_merged_by_image(backend, how):
 
 @pytest.mark.parametrize("labels", [[3, -1, 3, 7], [0, 0, 0, 0], [4, 3, 2, 1], [1, 0, 1, 0]])
 @pytest.mark.parametrize("make", [list, np.array, torch.tensor, lambda x: np.array(x, np.int8)])
-def test_merged_by_label(backend, labels, make):
+def test_merged_by_label(cpu_backend, labels, make):
     masks = np.stack(ONE[:4])
     merged = fd.encode_masks(masks).merge(make(labels))
     expected = [masks[np.array(labels) == label].max(axis=0) for label in np.unique(labels)]
     assert_encodes(merged, np.stack(expected))
 
 
-def test_merged_by_label_and_image(backend):
+def test_merged_by_label_and_image(cpu_backend):
     merged = grouped_batch().merge([5, 1, 5, 1, 1, 2, 1], how="xor")
     assert merged.counts_per_image.tolist() == [2, 0, 2]
     assert_encodes(merged[:2], np.stack([ONE[1] ^ ONE[3], ONE[0] ^ ONE[2]]))
     assert_encodes(merged[2:], np.stack([TWO[0] ^ TWO[2], TWO[1]]))
 
 
-def test_nothing(backend):
+def test_nothing(cpu_backend):
     none = fd.pack_rles([])
     no_images = fd.pack_rles([[], []], image_sizes=[(3, 4), (5, 6)])
     for batch in (none, no_images):
@@ -347,7 +339,7 @@ def test_nothing(backend):
     assert len(none - fd.encode_masks(np.ones((2, 2)))) == 0
 
 
-def test_masks_without_pixels(backend):
+def test_masks_without_pixels(cpu_backend):
     batch = fd.pack_rles([{"size": [0, 5], "counts": [0]}, {"size": [5, 0], "counts": []}])
     for result in (~batch, batch | batch, batch.flip("vertical"), batch.rot90(2)):
         assert result.sizes.tolist() == [[0, 5], [5, 0]]
@@ -360,7 +352,7 @@ def test_masks_without_pixels(backend):
 # --- The largest masks: positions up to 2**32 - 1
 
 
-def test_largest_masks(backend):
+def test_largest_masks(cpu_backend):
     h, w = 65535, 65537
     full = fd.pack_rles({"size": [h, w], "counts": [0, h * w]})
     last = fd.pack_rles({"size": [h, w], "counts": [h * w - 1, 1]})
@@ -388,7 +380,7 @@ def test_largest_masks(backend):
 # --- Errors
 
 
-def test_errors(backend):
+def test_errors(cpu_backend):
     batch = fd.encode_masks(np.stack(ONE))
     mixed = fd.pack_rles([draws.to_rle(ONE[0]), draws.to_rle(TWO[0])])
     with pytest.raises(ValueError, match="mask 1 is 5x3, mask 1 of other is 6x8"):
@@ -433,7 +425,7 @@ def test_errors(backend):
         batch.rot90(1.5)
 
 
-def test_operators_refuse_wrong_tables(backend):
+def test_operators_refuse_wrong_tables(cpu_backend):
     """Whoever calls an operator directly gets an error, whatever the numbers are."""
     batch = fd.encode_masks(np.stack(ONE[:3]))
     data = batch.data
@@ -530,7 +522,7 @@ SAMPLES = {
 
 
 @pytest.mark.parametrize("sample", SAMPLES)
-def test_opcheck(backend, sample):
+def test_opcheck(cpu_backend, sample):
     name, arguments = SAMPLES[sample]
     torch.library.opcheck(getattr(ops, name).default, arguments)
 
@@ -557,7 +549,7 @@ def test_compiled(sample):
     torch.compiler.reset()
 
 
-def test_results_are_batches_like_others(backend):
+def test_results_are_batches_like_others(cpu_backend):
     """They own their memory, and can be sliced, joined, grouped and pickled."""
     batch = FLAT.rot90()
     assert pickle.loads(pickle.dumps(batch)) == batch

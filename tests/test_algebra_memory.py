@@ -4,7 +4,6 @@ Of masks of 7072 x 7072 that are 50 MB each when dense, and of noise; what count
 that go in and those that come out.
 """
 
-from test_algebra import backend  # noqa: F401
 from test_memory import pytestmark, run  # noqa: F401
 
 CODE = """
@@ -65,5 +64,5 @@ for (of, (batch, other)), (name, call) in itertools.product(masks.items(), calls
 """
 
 
-def test_peak_memory(backend):  # noqa: F811
-    run(backend, CODE)
+def test_peak_memory(cpu_backend):  # noqa: F811
+    run(cpu_backend, CODE)
