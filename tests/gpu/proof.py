@@ -27,7 +27,11 @@ ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / "build" / "gpu-proof"
 
 # Seconds, at most.
-ALL, BUILD, CONFORMANCE, GPU_TESTS, SANITIZER, BENCHES = 470, 120, 170, 120, 60, 130
+ALL, BUILD, CONFORMANCE, GPU_TESTS, SANITIZER, BENCHES, STAND_IN = 470, 120, 170, 120, 60, 130, 90
+
+# What is asked of the kernels that stand in for the compiled ones.
+STAND_IN_TESTS = ["tests/test_decode.py", "tests/test_regions.py", "tests/test_pairwise.py"]
+STAND_IN_TESTS += ["--backend", "numba-cuda", "-k", "not large and not property"]
 
 # What is needed, and for what: the module, and the part that does without it.
 NEEDED = {
@@ -198,6 +202,7 @@ class Proof:
         for tool in SUMMARIES:
             self.sanitizer(tool)
         measured = self.benches()
+        self.tests("numba-cuda", STAND_IN, STAND_IN_TESTS, spread=True)
         passed = all(part["passed"] for part in self.parts.values())
         self.write(measured, passed)
         return passed
