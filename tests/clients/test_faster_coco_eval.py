@@ -6,6 +6,7 @@ import io
 
 import numpy as np
 import pytest
+
 from .test_pycocotools import evaluate
 
 faster_coco_eval = pytest.importorskip("faster_coco_eval")
