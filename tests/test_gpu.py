@@ -442,14 +442,15 @@ def test_two_batches_are_on_the_device():
 def test_leaving_early_closes_the_loader():
     closed = []
 
-    def loader():
-        try:
-            while True:
-                yield FLAT
-        finally:
-            closed.append(True)
+    class Loader:
+        def __iter__(self):
+            try:
+                while True:
+                    yield FLAT
+            finally:
+                closed.append(True)
 
-    with DevicePrefetcher(loader(), DEVICE) as batches:
+    with DevicePrefetcher(Loader(), DEVICE) as batches:
         for masks in batches:
             assert_equal(masks, FLAT.decode())
             break
