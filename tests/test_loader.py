@@ -16,6 +16,7 @@ from sa1b_files import rewrite, write_tars
 from torch.utils.data import DataLoader, Subset
 
 import sa1b_fastdecode as fd
+from sa1b_fastdecode import spatial
 from sa1b_fastdecode.data import (
     ARRCOCDataLoader,
     ARRCOCDataset,
@@ -547,6 +548,7 @@ def test_a_batch_of_which_nothing_is_left():
     assert batch["masks"].decode().shape == (0, 0, 0, 0)
     assert batch["bboxes"].shape == (0, 0, 4)
     assert batch["areas"].shape == (0, 0)
+    assert batch["areas"].dtype == torch.int64
     assert batch["mask_counts"].shape == (0,)
     assert batch["skipped"] == [SkippedSample("sa_1", "lost")]
 
@@ -617,7 +619,6 @@ def test_the_formulas_of_the_curriculum(dataset):
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_spatial_features(root, dataset, num_workers):
-    spatial = pytest.importorskip("sa1b_fastdecode.spatial")
     described = ARRCOCDataset(root, max_masks=5)
     sample = described[2]
     packed = SA1BDataset(root, max_masks=5, mask_format="rle")[2]["masks"]

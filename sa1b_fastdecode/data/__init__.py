@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from sa1b_fastdecode.data.dataset import SA1BDataset
     from sa1b_fastdecode.data.errors import SampleError, SkippedSample
     from sa1b_fastdecode.data.loader import SA1BDataLoader, create_sa1b_dataloader
+    from sa1b_fastdecode.data.prefetch import DevicePrefetcher
     from sa1b_fastdecode.data.stream import SA1BStream
     from sa1b_fastdecode.data.tar_index import TarIndex, index_tars, write_wids_index
 
 _HOME = {
     "ARRCOCDataLoader": "arr_coc",
     "ARRCOCDataset": "arr_coc",
+    "DevicePrefetcher": "prefetch",
     "SA1BBatch": "collate",
     "SA1BDataLoader": "loader",
     "SA1BDataset": "dataset",
@@ -37,6 +39,7 @@ _HOME = {
 __all__ = [
     "ARRCOCDataLoader",
     "ARRCOCDataset",
+    "DevicePrefetcher",
     "SA1BBatch",
     "SA1BDataLoader",
     "SA1BDataset",

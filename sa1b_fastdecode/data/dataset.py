@@ -166,9 +166,17 @@ class SA1BDataset(Dataset[Any]):
         return {"tar_index": file.number, "image_id": image_id, "tar_file": str(file.path)}
 
     def get_annotation(self, idx: int) -> dict[str, Any]:
-        """Return the content of the annotation file of an image, with all that is in it."""
+        """Return the content of the annotation file of an image, with all that is in it.
+
+        Raises:
+            SampleError: it cannot be read, or is no JSON.
+        """
         k, i = self.shards.locate(idx)
-        annotation: dict[str, Any] = read_json(self.shards[k].read(i, "json"))
+        shard = self.shards[k]
+        try:
+            annotation: dict[str, Any] = read_json(shard.read(i, "json"))
+        except (OSError, ValueError) as error:
+            raise SampleError(f"{shard.path}: {shard.member(i, 'json')}: {error}") from error
         return annotation
 
     def __getitem__(self, idx: int) -> Any:
