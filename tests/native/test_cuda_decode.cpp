@@ -10,12 +10,13 @@ namespace {
 // `on_cpu` asks the CPU for the same.
 void check_decode(Random& random, const Batch& batch, int64_t num_images, Decode d, Decode on_cpu,
                   int64_t shift) {
-  const int64_t bytes = d.num_planes * d.out_h * d.out_w * d.item_size;
+  const int64_t row_bytes = d.item_size == 0 ? (d.out_w + 7) / 8 : d.out_w * d.item_size;
+  const int64_t bytes = d.num_planes * d.out_h * row_bytes;
   const auto expected = exactly<uint8_t>(bytes);
   on_cpu.out = expected.get();
   CHECK(cpu::decode(batch, on_cpu, 1) == kOk);
 
-  const int64_t before = shift * d.item_size;
+  const int64_t before = shift * std::max(d.item_size, 1);
   std::vector<uint8_t> around(static_cast<size_t>(before), 0x5a);
   around.insert(around.end(), expected.get(), expected.get() + bytes);
   const auto memory = anything_but(around.data(), before + bytes);
@@ -49,11 +50,13 @@ void every_width_and_alignment() {
       Random random(static_cast<uint64_t>(4 * w + k));
       const int64_t h = random.between(1, 70);
       const auto rles = random_rles(random, 1, h, w);
-      check_all(random, rles, plain(rles, h, w), (w / 4 + 4 * k + w % 4) % 16);
+      const int64_t shift = (w / 4 + 4 * k + w % 4) % 16;
+      check_all(random, rles, plain(rles, h, w), shift);
+      check_all(random, rles, plain(rles, h, w, 0), shift);
     }
   }
-  for (const int item_size : {1, 2, 4}) {
-    for (int64_t shift = 0; shift < 16 / item_size; ++shift) {
+  for (const int item_size : {0, 1, 2, 4}) {
+    for (int64_t shift = 0; shift < 16 / std::max(item_size, 1); ++shift) {
       Random random(static_cast<uint64_t>(shift));
       const auto rles = random_rles(random, 1, 3, 5);
       for (const int64_t h : {1, 3, 6}) {
@@ -68,7 +71,7 @@ void every_width_and_alignment() {
 void wide_planes() {
   uint64_t seed = 0;
   for (const int64_t w : {4095, 4096, 4097, 8193}) {
-    for (const int item_size : {1, 2, 4}) {
+    for (const int item_size : {0, 1, 2, 4}) {
       if (++seed % kStep != 0) continue;
       Random random(seed);
       const auto rles = random_rles(random, 1, 3, w);
