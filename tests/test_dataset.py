@@ -66,7 +66,7 @@ def check_sample(sample, truth, dtype=torch.uint8):
 
 
 @pytest.mark.parametrize("source", ["tars", "folders", "both, folders", "both, tars"])
-def test_samples(root, contents, tmp_path, source, backend):
+def test_samples(root, contents, tmp_path, source, cpu_backend):
     if source != "tars":
         for k, n in enumerate((5, 4)):
             write_extracted(tmp_path, k, n)
@@ -466,6 +466,15 @@ def test_a_lost_file_of_a_folder(tmp_path):
     (tmp_path / "sa_000000" / "sa_2.jpg").unlink()
     with pytest.raises(SampleError, match=r"sa_000000: sa_2\.jpg: .*No such file"):
         dataset[1]
+    cached = open_dataset(tmp_path, preload_index=False, cache_dir=tmp_path / "cache")
+    with pytest.warns(RuntimeWarning, match=r"sa_2\.json: has no \.jpg"):
+        assert cached[torch.tensor(1)]["image_id"] == "sa_3"
+    (tmp_path / "sa_000000" / "sa_3.jpg").unlink()
+    (tmp_path / "sa_000000" / "sa_1.json").unlink()
+    with pytest.raises(SampleError, match=r"sa_000000: sa_1\.json: .*No such file"):
+        cached[0]
+    write_extracted(tmp_path, 0, 3)
+    (tmp_path / "sa_000000" / "sa_2.jpg").unlink()
     with pytest.warns(RuntimeWarning, match=r"sa_2\.json: has no \.jpg"):
         assert len(open_dataset(tmp_path)) == 2
 

@@ -179,11 +179,14 @@ __device__ bool fill_bits(const Planes& planes, int64_t plane, const Tile& tile,
   return true;
 }
 
-// Elements of a type as they are stored: one, or as many as 16 bytes hold.
+// What is stored for each pixel, or for each 8 of them, one or as many as 16 bytes hold; `columns`
+// is the width of a tile in these.
 template <class T>
 struct Elements {
+  using Type = T;
   static constexpr uint32_t kPerStore = 16 / sizeof(T), kPerWord = 4 / sizeof(T);
 
+  __host__ __device__ static uint32_t columns(uint32_t pixels) { return pixels; }
   __device__ static T at(const TileBits& bits, uint32_t row, uint32_t column, uint32_t one) {
     const uint32_t word = bits.rows[row * bits.stride + column / kWarp];
     return static_cast<T>((word >> (column % kWarp) & 1) * one);
@@ -204,11 +207,46 @@ struct Elements {
   }
 };
 
+struct PackedBits {
+  using Type = uint8_t;
+  static constexpr uint32_t kPerStore = 16;
+
+  __host__ __device__ static uint32_t columns(uint32_t pixels) { return (pixels + 7) / 8; }
+  __device__ static uint8_t at(const TileBits& bits, uint32_t row, uint32_t column, uint32_t) {
+    return static_cast<uint8_t>(bits.rows[row * bits.stride + column / 4] >> (8 * (column % 4)));
+  }
+  __device__ static uint4 load(const TileBits& bits, uint32_t row, uint32_t column, uint32_t width,
+                               uint32_t) {
+    if (column + 16 <= width) {
+      const uint32_t* const words = bits.rows + row * bits.stride + column / 4;
+      const uint32_t shift = 8 * (column % 4);
+      const uint32_t last = shift == 0 ? 0 : words[4];
+      return make_uint4(
+          __funnelshift_r(words[0], words[1], shift), __funnelshift_r(words[1], words[2], shift),
+          __funnelshift_r(words[2], words[3], shift), __funnelshift_r(words[3], last, shift));
+    }
+    uint32_t words[4];
+#pragma unroll
+    for (uint32_t& word : words) {
+      word = 0;
+#pragma unroll
+      for (uint32_t k = 0; k < 4; ++k) {
+        word |= uint32_t{at(bits, row, column, 0)} << (8 * k);
+        if (++column == width) {
+          column = 0;
+          ++row;
+        }
+      }
+    }
+    return make_uint4(words[0], words[1], words[2], words[3]);
+  }
+};
+
 // Writes `rows` rows of `columns` elements that lie one after another, from `row` of the tile on.
-template <class T>
-__device__ void store(T* to, const TileBits& bits, bool any, uint32_t row, uint32_t rows,
-                      uint32_t columns, uint32_t one) {
-  using E = Elements<T>;
+template <class E>
+__device__ void store(typename E::Type* to, const TileBits& bits, bool any, uint32_t row,
+                      uint32_t rows, uint32_t columns, uint32_t one) {
+  using T = typename E::Type;
   const uint32_t n = rows * columns;
   const auto misaligned = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(to) % 16);
   const uint32_t head = min((16 - misaligned) % 16 / static_cast<uint32_t>(sizeof(T)), n);
@@ -243,9 +281,10 @@ __device__ void store(T* to, const TileBits& bits, bool any, uint32_t row, uint3
 template <class Map>
 constexpr int kBlocks = std::is_same_v<Map, Resize> ? 4 : 0;
 
-template <class T, class Map>
+template <class E, class Map>
 __global__ void __launch_bounds__(kThreads, kBlocks<Map>) decode_kernel(Planes planes) {
   SA1B_DYNAMIC_SHARED(uint32_t, memory);
+  const uint32_t row_length = E::columns(planes.out_w);
   const int64_t tiles_of_plane = int64_t{planes.tile_rows} * planes.tile_columns;
   for (int64_t i = blockIdx.x; i < planes.num_planes * tiles_of_plane; i += gridDim.x) {
     const int64_t plane = i / tiles_of_plane;
@@ -257,28 +296,29 @@ __global__ void __launch_bounds__(kThreads, kBlocks<Map>) decode_kernel(Planes p
     tile.columns = min(planes.out_w - tile.column, kTileColumns);
     const TileBits bits(memory, tile.columns);
     const bool any = fill_bits<Map>(planes, plane, tile, bits);
-    T* const to = static_cast<T*>(planes.out) + (plane * planes.out_h + tile.row) * planes.out_w +
-                  tile.column;
+    auto* const to = static_cast<typename E::Type*>(planes.out) +
+                     (plane * planes.out_h + tile.row) * row_length + E::columns(tile.column);
     const uint32_t rows = tile.columns == planes.out_w ? tile.rows : 1;  // that are contiguous
     for (uint32_t row = 0; row < tile.rows; row += rows) {
-      store(to + int64_t{row} * planes.out_w, bits, any, row, rows, tile.columns, planes.one);
+      store<E>(to + int64_t{row} * row_length, bits, any, row, rows, E::columns(tile.columns),
+               planes.one);
     }
     __syncthreads();  // before the next tile takes this memory
   }
 }
 
-template <class T, class Map>
+template <class E, class Map>
 cudaError_t launch_decode(const Planes& planes, cudaStream_t stream) {
   const int64_t tiles = planes.num_planes * planes.tile_rows * planes.tile_columns;
   const uint32_t shared = TileBits::num_bytes(min(planes.out_w, kTileColumns));
-  return SA1B_LAUNCH((decode_kernel<T, Map>), blocks_for(tiles), kThreads, shared, stream, planes);
+  return SA1B_LAUNCH((decode_kernel<E, Map>), blocks_for(tiles), kThreads, shared, stream, planes);
 }
 
-template <class T>
+template <class E>
 cudaError_t launch_decode(const Planes& planes, cudaStream_t stream) {
-  if (planes.resize) return launch_decode<T, Resize>(planes, stream);
-  if (planes.crops) return launch_decode<T, Crop>(planes, stream);
-  return launch_decode<T, Whole>(planes, stream);
+  if (planes.resize) return launch_decode<E, Resize>(planes, stream);
+  if (planes.crops) return launch_decode<E, Crop>(planes, stream);
+  return launch_decode<E, Whole>(planes, stream);
 }
 
 int64_t* take_image_begins(Workspace* workspace, int64_t num_images) {
@@ -330,12 +370,14 @@ int decode(const Batch& batch, int64_t num_images, const Decode& d, void* worksp
   }
   if (error != cudaSuccess) return error;
   switch (d.item_size) {
+    case 0:
+      return launch_decode<PackedBits>(planes, handle(stream));
     case 1:
-      return launch_decode<uint8_t>(planes, handle(stream));
+      return launch_decode<Elements<uint8_t>>(planes, handle(stream));
     case 2:
-      return launch_decode<uint16_t>(planes, handle(stream));
+      return launch_decode<Elements<uint16_t>>(planes, handle(stream));
     default:
-      return launch_decode<uint32_t>(planes, handle(stream));
+      return launch_decode<Elements<uint32_t>>(planes, handle(stream));
   }
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,6 +10,7 @@ from sa1b_fastdecode.data.dataset import SA1BDataset
 from sa1b_fastdecode.data.loader import LoaderView, SA1BDataLoader, create_sa1b_dataloader
 from sa1b_fastdecode.data.pipeline import Sample
 from sa1b_fastdecode.rle_batch import RLEBatch
+from sa1b_fastdecode.spatial import mask_hierarchy, spatial_features
 
 __all__ = ["ARRCOCDataLoader", "ARRCOCDataset"]
 
@@ -38,11 +38,7 @@ class ARRCOCDataset(SA1BDataset):
 
 
 def _describe(masks: RLEBatch) -> Sample:
-    spatial = importlib.import_module("sa1b_fastdecode.spatial")
-    return {
-        "spatial_features": spatial.spatial_features(masks),
-        "mask_hierarchy": spatial.mask_hierarchy(masks),
-    }
+    return {"spatial_features": spatial_features(masks), "mask_hierarchy": mask_hierarchy(masks)}
 
 
 class ARRCOCDataLoader:

@@ -203,7 +203,10 @@ class Collate:
             skipped=skipped,
         )
         if not samples:  # all of them were skipped
-            none = {name: torch.zeros((0, *shape)) for name, _, shape in column_layout(0)}
+            none = {
+                name: torch.from_numpy(np.zeros((0, *shape), dtype))
+                for name, dtype, shape in column_layout(0)
+            }
             counts = torch.zeros(0, dtype=torch.int64)
             empty = pack_rles([], image_sizes=np.empty((0, 2), np.int64))
             return SA1BBatch({**joined, **none, "mask_counts": counts, "masks": empty})

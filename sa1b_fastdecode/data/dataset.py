@@ -166,9 +166,17 @@ class SA1BDataset(Dataset[Any]):
         return {"tar_index": file.number, "image_id": image_id, "tar_file": str(file.path)}
 
     def get_annotation(self, idx: int) -> dict[str, Any]:
-        """Return the content of the annotation file of an image, with all that is in it."""
+        """Return the content of the annotation file of an image, with all that is in it.
+
+        Raises:
+            SampleError: it cannot be read, or is no JSON.
+        """
         k, i = self.shards.locate(idx)
-        annotation: dict[str, Any] = read_json(self.shards[k].read(i, "json"))
+        shard = self.shards[k]
+        try:
+            annotation: dict[str, Any] = read_json(shard.read(i, "json"))
+        except (OSError, ValueError) as error:
+            raise SampleError(f"{shard.path}: {shard.member(i, 'json')}: {error}") from error
         return annotation
 
     def __getitem__(self, idx: int) -> Any:
@@ -203,22 +211,19 @@ class SA1BDataset(Dataset[Any]):
         sample = self._memory_cache.get((k, i))
         if sample is not None:
             return sample
-        fingerprint = ""
-        if self._disk_cache is not None and with_masks:
-            fingerprint = shard.fingerprint(i)
-            sample = self._disk_cache.get(fingerprint)
-        if sample is None:
-            annotations = None
-            kind = "json"
-            try:
-                if with_masks:
-                    annotations = parse_annotations(shard.read(i, kind))
+        cache = self._disk_cache if with_masks else None
+        kind = "json"
+        try:
+            fingerprint = "" if cache is None else shard.fingerprint(i)
+            sample = None if cache is None else cache.get(fingerprint)
+            if sample is None:
+                annotations = parse_annotations(shard.read(i, kind)) if with_masks else None
                 kind = "jpg"
                 sample = CompressedSample(shard.image_id(i), shard.read(i, kind), annotations)
-            except (OSError, ValueError) as error:
-                raise SampleError(f"{shard.path}: {shard.member(i, kind)}: {error}") from error
-            if self._disk_cache is not None and with_masks:
-                self._disk_cache.put(fingerprint, sample)
+                if cache is not None:
+                    cache.put(fingerprint, sample)
+        except (OSError, ValueError) as error:
+            raise SampleError(f"{shard.path}: {shard.member(i, kind)}: {error}") from error
         self._memory_cache.put((k, i), sample)
         return sample
 

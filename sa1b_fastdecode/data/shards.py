@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import operator
 import os
 import re
 import warnings
@@ -98,15 +99,10 @@ class ShardList:
             paths, index_dir=self._index_dir, num_workers=num_workers, progress=progress
         )
         self._indexes.update(zip(tars, indexes, strict=True))
-        len(self)
-        problems = self.problems
-        if problems:
-            warnings.warn(
-                f"{len(problems)} problems in the data, the first one is {problems[0]}; what is "
-                "damaged or missing is left out, and listed in .problems",
-                RuntimeWarning,
-                stacklevel=3,
-            )
+        for k, file in enumerate(self.files):
+            if not file.is_tar and k not in self._indexes:
+                self._indexes[k] = FolderIndex(file.path)
+        _warn(self.problems, stacklevel=4)
 
     @property
     def problems(self) -> list[str]:
@@ -117,11 +113,13 @@ class ShardList:
     def __getitem__(self, k: int) -> Shard:
         if k not in self._indexes:
             file = self.files[k]
-            self._indexes[k] = (
+            shard: Shard = (
                 TarIndex.open(file.path, index_dir=self._index_dir)
                 if file.is_tar
                 else FolderIndex(file.path)
             )
+            _warn([f"{shard.path}: {problem}" for problem in shard.problems], stacklevel=3)
+            self._indexes[k] = shard
         return self._indexes[k]
 
     def _count(self, k: int) -> list[int]:
@@ -144,6 +142,7 @@ class ShardList:
         Raises:
             IndexError: there are not as many images.
         """
+        index = operator.index(index)
         if index < 0:
             index += len(self)
         if index < 0:
@@ -161,3 +160,13 @@ class ShardList:
         ends = self._count(len(self.files))
         begins = [0, *ends[:-1]]
         return [(begin, end - begin) for begin, end in zip(begins, ends, strict=True)]
+
+
+def _warn(problems: list[str], stacklevel: int) -> None:
+    if problems:
+        warnings.warn(
+            f"{len(problems)} problems in the data, the first one is {problems[0]}; what is "
+            "damaged or missing is left out, and listed in .problems",
+            RuntimeWarning,
+            stacklevel=stacklevel,
+        )

@@ -15,14 +15,11 @@ import torch
 
 from sa1b_fastdecode.data.annotations import COLUMNS
 from sa1b_fastdecode.data.images import resize_image
-from sa1b_fastdecode.ops import encode_masks
 from sa1b_fastdecode.rle_batch import RLEBatch
 
 __all__ = ["Compose", "HorizontalFlip", "JointTransform", "RandomCrop", "Resize"]
 
 Sample: TypeAlias = dict[str, Any]
-
-_MASKS_AT_ONCE = 16  # as many are dense at a time
 
 
 class JointTransform:
@@ -99,7 +96,11 @@ def _warp(
     changed["image"] = image.flip(-1) if flip else image
     if "masks" not in sample:
         return changed
-    masks = _warp_masks(sample["masks"], crop, size, flip)
+    masks: RLEBatch = sample["masks"]
+    if len(masks) > 0:
+        masks = masks if crop is None else masks.crop(crop)
+        masks = masks if size is None else masks.resize(size)
+        masks = masks.flip("horizontal") if flip else masks
     areas = masks.area()
     kept = (areas > 0).nonzero().flatten()
     for name in COLUMNS:
@@ -108,17 +109,3 @@ def _warp(
     changed["areas"] = areas[kept]
     changed["bboxes"] = masks.bbox() - torch.tensor([0.0, 0.0, 1.0, 1.0])
     return changed
-
-
-def _warp_masks(
-    masks: RLEBatch,
-    crop: tuple[int, int, int, int] | None,
-    size: tuple[int, int] | None,
-    flip: bool,
-) -> RLEBatch:
-    """Crop, resize and flip masks, a few at a time by way of pixels."""
-    parts = []
-    for begin in range(0, len(masks), _MASKS_AT_ONCE):
-        planes = masks[begin : begin + _MASKS_AT_ONCE].decode(crop=crop, size=size)
-        parts.append(encode_masks(planes.flip(-1) if flip else planes))
-    return RLEBatch.cat(parts) if parts else masks

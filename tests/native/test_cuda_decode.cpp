@@ -7,17 +7,16 @@ namespace sa1b::test {
 namespace {
 
 // Decodes to memory that begins `shift` elements after an aligned address and ends with the output.
-// `shown` is the mask that each plane shows.
-void check_decode(Random& random, const Batch& batch, int64_t num_images, Decode d,
-                  const int64_t* shown, int64_t shift) {
-  const int64_t bytes = d.num_planes * d.out_h * d.out_w * d.item_size;
+// `on_cpu` asks the CPU for the same.
+void check_decode(Random& random, const Batch& batch, int64_t num_images, Decode d, Decode on_cpu,
+                  int64_t shift) {
+  const int64_t row_bytes = d.item_size == 0 ? (d.out_w + 7) / 8 : d.out_w * d.item_size;
+  const int64_t bytes = d.num_planes * d.out_h * row_bytes;
   const auto expected = exactly<uint8_t>(bytes);
-  Decode on_cpu = d;
-  on_cpu.planes = shown;
   on_cpu.out = expected.get();
   CHECK(cpu::decode(batch, on_cpu, 1) == kOk);
 
-  const int64_t before = shift * d.item_size;
+  const int64_t before = shift * std::max(d.item_size, 1);
   std::vector<uint8_t> around(static_cast<size_t>(before), 0x5a);
   around.insert(around.end(), expected.get(), expected.get() + bytes);
   const auto memory = anything_but(around.data(), before + bytes);
@@ -30,7 +29,7 @@ void check_decode(Random& random, const Batch& batch, int64_t num_images, Decode
 }
 
 void check_all(Random& random, const std::vector<Rle>& rles, const Decode& d, int64_t shift) {
-  check_decode(random, BatchBlock(rles).batch(), kNotGrouped, d, d.planes, shift);
+  check_decode(random, BatchBlock(rles).batch(), kNotGrouped, d, d, shift);
 }
 
 void small_masks_with_all_options() {
@@ -51,11 +50,13 @@ void every_width_and_alignment() {
       Random random(static_cast<uint64_t>(4 * w + k));
       const int64_t h = random.between(1, 70);
       const auto rles = random_rles(random, 1, h, w);
-      check_all(random, rles, plain(rles, h, w), (w / 4 + 4 * k + w % 4) % 16);
+      const int64_t shift = (w / 4 + 4 * k + w % 4) % 16;
+      check_all(random, rles, plain(rles, h, w), shift);
+      check_all(random, rles, plain(rles, h, w, 0), shift);
     }
   }
-  for (const int item_size : {1, 2, 4}) {
-    for (int64_t shift = 0; shift < 16 / item_size; ++shift) {
+  for (const int item_size : {0, 1, 2, 4}) {
+    for (int64_t shift = 0; shift < 16 / std::max(item_size, 1); ++shift) {
       Random random(static_cast<uint64_t>(shift));
       const auto rles = random_rles(random, 1, 3, 5);
       for (const int64_t h : {1, 3, 6}) {
@@ -70,7 +71,7 @@ void every_width_and_alignment() {
 void wide_planes() {
   uint64_t seed = 0;
   for (const int64_t w : {4095, 4096, 4097, 8193}) {
-    for (const int item_size : {1, 2, 4}) {
+    for (const int item_size : {0, 1, 2, 4}) {
       if (++seed % kStep != 0) continue;
       Random random(seed);
       const auto rles = random_rles(random, 1, 3, w);
@@ -82,6 +83,12 @@ void wide_planes() {
     }
   }
   Random random(0);
+  // Boxes that lie in one tile, in two, and in some groups of columns only.
+  std::vector<Rle> boxes;
+  for (const uint32_t begin : {5u, 4000u, 4095u, 4096u, 4100u, 8000u}) {
+    boxes.push_back({3, 8193, to_chars({3 * begin, 2, 1, 200, 3, 40, 2})});
+  }
+  check_all(random, boxes, plain(boxes, 3, 8193), 5);
   const auto rles = random_rles(random, 1, 2, 99);
   Decode d = plain(rles, 1, 8200, 2);
   d.resize = true;  // columns that begin before a tile and end in it
@@ -159,7 +166,9 @@ void images() {
     Decode d = plain({}, 21, 20);
     d.num_planes = num_images * most;
     d.resize = random.one_in(3);
-    check_decode(random, block.batch(), num_images, d, shown.data(), random.below(16));
+    Decode on_cpu = d;
+    on_cpu.planes = shown.data();
+    check_decode(random, block.batch(), num_images, d, on_cpu, random.below(16));
   }
 }
 
@@ -185,6 +194,39 @@ void largest_masks() {
     check_all(random, rles, d, 0);
     d.crops = nullptr;
     check_all(random, rles, d, 0);
+  }
+}
+
+// Where the CPU's kernel refuses, planes are empty.
+void bad_planes_and_windows() {
+  Random random(0);
+  const std::vector<Rle> rles(3, Rle{6, 7, to_chars({0, 42})});
+  const BatchBlock block(rles);
+  const int64_t least = INT64_MIN, most = INT64_MAX, high = int64_t{1} << 32;
+  const int64_t first_and_last[] = {0, -1, 2};
+  for (const int64_t plane : {int64_t{-2}, int64_t{3}, high, least, most}) {
+    const int64_t planes[] = {0, plane, 2};
+    Decode d = plain(rles, 6, 8), on_cpu = d;
+    d.planes = planes;
+    on_cpu.planes = first_and_last;
+    check_decode(random, block.batch(), kNotGrouped, d, on_cpu, 1);
+  }
+  const int64_t windows[][4] = {
+      {-1, 0, 1, 1},        {0, -1, 1, 1},   {0, 0, -1, 1},   {0, 0, 1, -1},      {7, 0, 0, 1},
+      {0, 8, 1, 0},         {1, 0, 6, 1},    {0, 1, 1, 7},    {most, 0, most, 1}, {0, 1, 1, most},
+      {least, 0, least, 1}, {high, 0, 1, 1}, {0, 0, 1, high}, {0, 0, 6, 7}};
+  for (const auto& window : windows) {
+    int64_t crops[] = {1, 1, 5, 6, 0, 0, 0, 0, 2, 2, 3, 3};
+    Decode on_cpu = plain(rles, 5, 6);
+    on_cpu.planes = first_and_last;
+    on_cpu.resize = window[2] != 6 && random.one_in(2);  // 6 x 7 would do if resized
+    const auto empty = copied(std::vector<int64_t>(crops, crops + 12));
+    on_cpu.crops = empty.get();
+    std::copy_n(window, 4, crops + 4);
+    Decode d = on_cpu;
+    d.planes = nullptr;
+    d.crops = crops;
+    check_decode(random, block.batch(), kNotGrouped, d, on_cpu, 1);
   }
 }
 
@@ -222,5 +264,6 @@ int main() {
   sa1b::test::no_masks();
   sa1b::test::images();
   sa1b::test::largest_masks();
+  sa1b::test::bad_planes_and_windows();
   sa1b::test::what_is_refused();
 }

@@ -70,7 +70,7 @@ void check_pairs(Random& random, const Batch& a, const Batch& b, int64_t num_ima
 }
 
 void random_masks() {
-  for (uint64_t seed = 0; seed < 16; seed += kStep) {
+  for (uint64_t seed = 0; seed < 12; seed += kStep) {
     Random random(seed);
     const int64_t h = random.between(1, 50), w = random.between(1, 50);
     const BatchBlock a(random_rles(random, random.below(9), h, w));
@@ -113,10 +113,14 @@ void large_outputs() {
   check_pairs(random, a.batch(), b.batch(), 1, 100, 3000);
   check_pairs(random, b.batch(), a.batch(), 1, 3000, 100);
   check_pairs(random, a.batch(), a.batch(), 1, 64, 65600);
+  // More rows than a block has threads.
+  std::vector<Rle> rles(200, Rle{9, 8, {}});
+  for (size_t i = 0; i < rles.size(); i += 17) rles[i] = random_rle(random, 9, 8);
+  check_lists(random, BatchBlock(rles).batch(), b.batch(), kNotGrouped);
 }
 
 void images() {
-  for (uint64_t seed = 0; seed < 24; seed += kStep) {
+  for (uint64_t seed = 0; seed < 20; seed += kStep) {
     Random random(seed);
     const int64_t num_images = random.one_in(9) ? random.between(129, 150) : random.below(6);
     std::vector<std::vector<Rle>> sides[2];
