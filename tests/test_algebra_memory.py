@@ -64,5 +64,5 @@ for (of, (batch, other)), (name, call) in itertools.product(masks.items(), calls
 """
 
 
-def test_peak_memory(cpu_backend):  # noqa: F811
+def test_peak_memory(cpu_backend):
     run(cpu_backend, CODE)
