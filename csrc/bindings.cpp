@@ -125,6 +125,7 @@ PYBIND11_MODULE(_C, m) {
   constants["BAD_WINDOW"] = sa1b::kBadWindow;
   constants["BAD_SHAPE"] = sa1b::kBadShape;
   constants["MIXED_SIZES"] = sa1b::kMixedSizes;
+  constants["BAD_LABEL"] = sa1b::kBadLabel;
   constants["NOT_GROUPED"] = sa1b::kNotGrouped;
   constants["INTERSECTION"] = static_cast<int>(sa1b::Pairwise::kIntersection);
   constants["IOU"] = static_cast<int>(sa1b::Pairwise::kIou);

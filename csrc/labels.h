@@ -30,8 +30,6 @@ struct LabelMaps {
   int64_t background;
 };
 
-constexpr int64_t kBadLabel = -7;  // an unsigned label of 2**63 or more
-
 namespace cpu {
 
 int64_t paint_labels(const Batch& batch, const LabelPlanes& planes, int num_threads);

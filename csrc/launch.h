@@ -1,5 +1,6 @@
 // Every kernel's launcher. Raw pointers and sizes, no Python and no torch; N = batch.num_masks.
-// All return kOk or one of the codes below and may throw std::bad_alloc before they write anything.
+// Those of the CPU return kOk or one of the codes below and may throw std::bad_alloc before they
+// write anything.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +16,7 @@ constexpr int64_t kBadPlane = -3;    // a plane that shows no mask of the batch
 constexpr int64_t kBadWindow = -4;   // a crop outside its mask, or a plane smaller than its mask
 constexpr int64_t kBadShape = -5;    // sizes that no mask has
 constexpr int64_t kMixedSizes = -6;  // masks of different sizes, which cannot be compared
+constexpr int64_t kBadLabel = -7;    // an unsigned label of 2**63 or more
 
 // What `decode` writes: `num_planes` planes of `out_h` rows and `out_w` columns.
 struct Decode {

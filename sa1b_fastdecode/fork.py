@@ -5,10 +5,15 @@ from __future__ import annotations
 import multiprocessing
 
 import torch
+import torch.utils.data
 
 
 def refuse_cuda_after_fork() -> None:
-    """Raise RuntimeError in a forked child, where CUDA does not work; say what to do instead."""
+    """Raise RuntimeError where CUDA does not work; say what to do instead.
+
+    That is in a child forked from a process that had used CUDA, and in every forked worker of a
+    DataLoader: whether its parent has used CUDA by then is a matter of chance.
+    """
     if not (_is_forked_worker() or torch.cuda._is_in_bad_fork()):
         return
     raise RuntimeError(
@@ -20,7 +25,7 @@ def refuse_cuda_after_fork() -> None:
 
 
 def _is_forked_worker() -> bool:
-    if multiprocessing.parent_process() is None:
+    if torch.utils.data.get_worker_info() is None:
         return False
     # A process of the default context has no start method of its own.
     method = getattr(multiprocessing.current_process(), "_start_method", None)

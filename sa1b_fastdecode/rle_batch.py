@@ -32,7 +32,7 @@ class RLEBatch:
 
     Made by :func:`sa1b_fastdecode.pack_rles`. It is small (SA-1B: about 0.8 KB a mask), pickles to
     little more than its compressed strings, can be pinned (``DataLoader(pin_memory=True)`` does so)
-    and moved, and every operator works on it. It is never changed after it was made.
+    and moved, and every operator works on it. Only :meth:`copy_` changes it after it was made.
 
     A batch is *grouped* when it was packed from one list of masks for each image: it then knows how
     many masks each image has. Indexing and iterating always go over the masks, in order, and give
@@ -182,6 +182,11 @@ class RLEBatch:
         return self._host_header
 
     @property
+    def _used(self) -> Tensor:
+        """The block up to its last string; after ``copy_`` there may be bytes behind."""
+        return self.data[: int(self._offsets_array()[-1])]
+
+    @property
     def _images(self) -> Tensor:
         return self._header[3 * self.num_masks + 1 :].view(-1, 3)
 
@@ -206,13 +211,13 @@ class RLEBatch:
         return (
             self.num_masks == other.num_masks
             and self.num_images == other.num_images
-            and torch.equal(self.data.cpu(), other.data.cpu())
+            and torch.equal(self._used.cpu(), other._used.cpu())
         )
 
     __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        block = self.data.cpu().numpy().tobytes()
+        block = self._used.cpu().numpy().tobytes()
         return _restore, (block, self.num_masks, self.num_images, str(self.device))
 
     # Parts and unions
@@ -273,7 +278,7 @@ class RLEBatch:
             np.concatenate([none.reshape(0, 2), *[part.sizes.numpy() for part in parts]]),
             np.concatenate([none, *[np.diff(part_offsets) for part_offsets in offsets]]),
             [
-                part.data.numpy().data[int(part_offsets[0]) :]
+                part.data.numpy().data[int(part_offsets[0]) : int(part_offsets[-1])]
                 for part, part_offsets in zip(parts, offsets, strict=True)
             ],
             images,
@@ -297,14 +302,43 @@ class RLEBatch:
             dispatch.operators("cuda")  # raises what is missing where there is no GPU
             if target.index is None:
                 target = torch.device("cuda", torch.cuda.current_device())
+        else:
+            dispatch.operators(target.type)
         if target == self.device:
             return self
-        dispatch.operators(target.type)
         data = self.data
-        if data.is_cpu and target.type == "cuda" and not data.is_pinned():
-            # The copy from pageable memory would wait for all that the GPU has been given to do.
-            data, non_blocking = data.pin_memory(), True
+        if data.is_cpu and target.type == "cuda":
+            # A copy from pageable memory would wait for all that the GPU has been given to do.
+            data, non_blocking = data if data.is_pinned() else data.pin_memory(), True
         return self._with_data(data.to(target, non_blocking=non_blocking))
+
+    def copy_(self, other: RLEBatch) -> RLEBatch:
+        """Overwrite the batch with another one, and return it: for replaying a CUDA graph.
+
+        What was captured with this batch then decodes the masks of the other. The copy is made on
+        the current stream and nothing waits for it.
+
+        Args:
+            other: as many masks and images, of the same largest sides, on any device; it must not
+                take more bytes than this batch has (``data.numel()``).
+
+        Raises:
+            ValueError: it does not fit.
+        """
+        for what in ("num_masks", "num_images", "max_masks", "height", "width", "uniform"):
+            mine, others = getattr(self, what), getattr(other, what)
+            if mine != others:
+                raise ValueError(f"{what} is {mine} here and {others} in the other batch")
+        used = other._used
+        if used.numel() > self.data.numel():
+            raise ValueError(
+                f"the other batch takes {used.numel()} bytes, this one has {self.data.numel()}"
+            )
+        if used.is_cpu and not self.data.is_cpu and not used.is_pinned():
+            used = used.pin_memory()
+        self.data[: used.numel()].copy_(used, non_blocking=True)
+        self._host_header = None if self.data.is_cpu else other._header.clone()
+        return self
 
     def cpu(self) -> RLEBatch:
         """Return the batch on the CPU."""
@@ -324,7 +358,9 @@ class RLEBatch:
 
     def _with_data(self, data: Tensor) -> RLEBatch:
         copy = RLEBatch.__new__(RLEBatch)
-        copy.__dict__.update(self.__dict__, data=data, _host_header=self._header)
+        # A copy of the header: a part of the block would keep all of it alive.
+        header = None if data.is_cpu else self._header.clone()
+        copy.__dict__.update(self.__dict__, data=data, _host_header=header)
         return copy
 
     # Operators

@@ -172,7 +172,7 @@ def test_graph_sees_what_the_batch_holds_now(name, kind):
     batch = first.to(DEVICE)
     graph, result = capture(lambda: CALLS[name](batch))
     for on_host in (first, second, first):
-        batch.data.copy_(on_host.data)
+        batch.copy_(on_host)
         result.fill_(1)  # what was there must not matter
         graph.replay()
         assert_equal(result, CALLS[name](on_host))
@@ -186,7 +186,7 @@ def test_graph_decodes_into_out(kind, dtype):
     out = torch.full(first.decode().shape, 1, dtype=dtype, device=DEVICE)
     graph, _ = capture(lambda: batch.decode(dtype=dtype, out=out))
     for on_host in (first, second, first):
-        batch.data.copy_(on_host.data)
+        batch.copy_(on_host)
         out.fill_(1)
         graph.replay()
         assert_equal(out, on_host.decode(dtype=dtype))

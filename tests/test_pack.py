@@ -514,3 +514,40 @@ def test_what_it_tells_cannot_change_it():
         told += 1
     assert batch.sizes.tolist() == batch.image_sizes.tolist() == [[2, 3]]
     assert batch.counts_per_image.tolist() == [1]
+
+
+# --- Overwriting
+
+
+def test_copy_into_a_batch():
+    """What has room for another batch becomes it, also where bytes are left over."""
+    rles = [draws.to_rle(mask) for mask in draws.every_kind(30, 40)]
+    large, small = fd.pack_rles(rles[:2]), fd.pack_rles(rles[2:4])
+    assert small.data.numel() < large.data.numel()
+    batch = RLEBatch(large.data.clone(), 2)
+    address = batch.data.data_ptr()
+    assert batch.copy_(small) is batch
+    assert batch.data.data_ptr() == address
+    assert batch == small
+    assert batch != large
+    assert batch.to_coco() == small.to_coco()
+    assert torch.equal(batch.decode(), small.decode())
+    assert torch.equal(batch.area(), small.area())
+    assert pickle.loads(pickle.dumps(batch)) == small
+    assert RLEBatch.cat([batch, large]) == RLEBatch.cat([small, large])
+    assert batch[1] == small[1]
+    assert batch.copy_(large) == large
+
+
+def test_copy_of_what_does_not_fit():
+    rles = [draws.to_rle(mask) for mask in draws.every_kind(30, 40)]
+    large, small = fd.pack_rles(rles[:2]), fd.pack_rles(rles[2:4])
+    with pytest.raises(ValueError, match=r"takes \d+ bytes, this one has"):
+        RLEBatch(small.data.clone(), 2).copy_(large)
+    for other, what in [
+        (fd.pack_rles(rles[:3]), "num_masks is 2 here and 3"),
+        (fd.pack_rles([rles[:2]]), "num_images is None here and 1"),
+        (fd.pack_rles([draws.to_rle(mask) for mask in draws.every_kind(30, 41)[:2]]), "width"),
+    ]:
+        with pytest.raises(ValueError, match=what):
+            large.copy_(other)

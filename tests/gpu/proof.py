@@ -50,6 +50,11 @@ SUMMARIES = {
 }
 
 
+# Among them are two tests of what is said where there is no GPU.
+ONLY_ON_A_GPU = ["tests/test_gpu.py", "tests/test_prefetch.py", "tests/test_gpu_access.py"]
+ONLY_ON_A_GPU += ["-k", "not without_a_gpu and not told_what_is_missing"]
+
+
 class Proof:
     """Runs the parts and keeps what came of each."""
 
@@ -198,7 +203,7 @@ class Proof:
         self.look()
         self.build()
         self.tests("conformance", CONFORMANCE, ["tests", "--backend", "cuda"], spread=True)
-        self.tests("test_gpu", GPU_TESTS, ["tests/test_gpu.py"], spread=False)
+        self.tests("test_gpu", GPU_TESTS, ONLY_ON_A_GPU, spread=False)
         for tool in SUMMARIES:
             self.sanitizer(tool)
         measured = self.benches()
