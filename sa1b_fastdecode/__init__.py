@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         mask_bbox,
         mask_centroid,
         mask_containment,
+        mask_intersecting_pairs,
         mask_intersection,
         mask_iou,
     )
@@ -46,6 +47,7 @@ _HOME = {
     "mask_bbox": "ops",
     "mask_centroid": "ops",
     "mask_containment": "ops",
+    "mask_intersecting_pairs": "ops",
     "mask_intersection": "ops",
     "mask_iou": "ops",
     "pack_rles": "pack",
@@ -75,6 +77,7 @@ __all__ = [
     "mask_bbox",
     "mask_centroid",
     "mask_containment",
+    "mask_intersecting_pairs",
     "mask_intersection",
     "mask_iou",
     "pack_rles",

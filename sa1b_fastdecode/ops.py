@@ -246,6 +246,21 @@ def mask_containment(a: Any, b: Any) -> Tensor:
     return first.containment(second)
 
 
+def mask_intersecting_pairs(a: Any, b: Any) -> tuple[Tensor, Tensor]:
+    """Return only the pairs of masks that have pixels in common, and how many.
+
+    int64 ``(K, 2)``, sorted, and int64 ``(K,)``. Both arguments are what :func:`pack_rles` takes; see
+    :meth:`RLEBatch.intersecting_pairs`.
+
+    >>> masks = [{"size": [2, 3], "counts": [0, 1, 5]}, {"size": [2, 3], "counts": [3, 3]}]
+    >>> mask_intersecting_pairs(masks, masks)
+    (tensor([[0, 0],
+            [1, 1]]), tensor([1, 3]))
+    """
+    first, second = _pack_both(a, b)
+    return first.intersecting_pairs(second)
+
+
 def _pack_both(a: Any, b: Any) -> tuple[RLEBatch, RLEBatch]:
     """Pack both; the same masks once, since a batch with itself takes half the time."""
     first = _pack_named("a", a)

@@ -100,8 +100,9 @@ OPERATORS_OF_FUNCTION = {
     "mask_intersection": ("intersection",),
     "mask_iou": ("iou",),
     "mask_containment": ("containment",),
+    "mask_intersecting_pairs": ("intersecting_pairs",),
 }
-METHODS_ONLY = {"decode_bits", "intersecting_pairs"}
+METHODS_ONLY = {"decode_bits"}
 NOT_OPERATORS = {"RLEBatch", "__version__", "active_backend", "backends", "pack_rles"}
 
 
@@ -191,14 +192,12 @@ def test_every_dtype_and_layout_is_encoded():
 def test_pairs_are_parametrised(operator):
     method = getattr(RLEBatch, operator)
     exercised = {"other"}
-    if operator in METHODS_ONLY:
-        test = test_pairwise.test_intersecting_pairs
-    else:
-        test = test_pairwise.test_pairwise
+    test = TEST_OF_OPERATOR[operator]
+    if test is test_pairwise.test_pairwise:
         assert operator in parameters(test, "operator")
-        assert keywords(method, ("self", "other")) == keywords(
-            getattr(fd, f"mask_{operator}"), ("a", "b")
-        )
+    assert keywords(method, ("self", "other")) == keywords(
+        getattr(fd, f"mask_{operator}"), ("a", "b")
+    )
     assert parameters(test, "name") == list(test_pairwise.PAIRS)
     if operator == "iou":
         assert set(parameters(test_pairwise.test_iou_with_crowds, "name")) <= set(

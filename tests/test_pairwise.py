@@ -160,6 +160,9 @@ def test_intersecting_pairs(backend, device, name):
         assert indices.dtype == intersection.dtype == torch.int64
         assert torch.equal(indices.cpu(), expected)
         assert torch.equal(intersection.cpu(), dense[dense > 0])
+        of_function = fd.mask_intersecting_pairs(first, second)
+        assert torch.equal(of_function[0], indices)
+        assert torch.equal(of_function[1], intersection)
 
 
 def test_more_intersecting_pairs_than_room(backend, monkeypatch):
