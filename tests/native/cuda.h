@@ -9,13 +9,6 @@
 
 namespace sa1b::test {
 
-// ThreadSanitizer makes a step of a kernel some ten times slower: a part of the cases must do.
-#if defined(__SANITIZE_THREAD__)
-constexpr int kStep = 4;
-#else
-constexpr int kStep = 1;
-#endif
-
 constexpr cuda::Stream kStream = {0, nullptr};
 
 struct FreeAligned {

@@ -53,7 +53,7 @@ void small_masks_of_every_kind() {
   const int64_t edges[] = {0, 1, 2, 31, 32, 33, 63, 64, 65, 127, 128, 129};
   const int orders[][3] = {{0, 1, 2}, {0, 2, 1}, {1, 2, 0}, {2, 1, 0}, {1, 0, 2}, {2, 0, 1}};
   const int item_sizes[] = {1, 2, 4, 8};
-  for (uint64_t seed = 0; seed < 4000; ++seed) {
+  for (uint64_t seed = 0; seed < 4000; seed += kStep) {
     Random random(seed);
     const auto side = [&] {
       return random.one_in(3) ? edges[random.below(std::size(edges))] : random.below(90);
@@ -123,6 +123,7 @@ void split_masks() {
           lay_out(random, {shape[0], shape[1], shape[2]}, rows ? row_major : column_major,
                   {0, 0, 0}, 0, 1, 0xff, 0, is_foreground);
       const std::vector<Rle> rles = rles_of(e.dense, is_foreground);
+      if (kStep > 1 && num_counts > 40) continue;
       for (const int num_threads : {1, 2, 7}) check_encode(e.dense, num_threads, rles);
     }
   }
