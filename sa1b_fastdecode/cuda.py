@@ -16,7 +16,6 @@ from torch import Tensor
 
 from sa1b_fastdecode.status import NOT_GROUPED, raise_for
 
-
 # What to do about the errors of CUDA that are the machine's, by their numbers.
 _ADVICE = {
     2: "free memory of the GPU, or take fewer or smaller masks at a time",

@@ -14,7 +14,7 @@ def fail_with(status):
         regions=lambda *arguments: status, describe=lambda code: f"the driver's text of {code}"
     )
     block = torch.zeros(8, dtype=torch.uint8)
-    Operators(SimpleNamespace(cuda=native)).regions(block, 0, 1)
+    Operators(SimpleNamespace(cuda=native)).regions(block, 0, None, None, None)
 
 
 @pytest.mark.parametrize(
