@@ -10,6 +10,7 @@ below. Without a working compiler the installation succeeds all the same and the
 Numba.
 """
 
+import copy
 import hashlib
 import os
 import re
@@ -33,11 +34,12 @@ CSRC = Path("csrc")
 # TORCH_CUDA_ARCH_LIST="9.0" builds for one only.
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 
-# What the assembler says of each kernel: scripts/kernel-report reads it.
-REPORTS = Path("build") / "ptxas"
-
-# Compiling takes a minute of one core, so objects are kept from one installation to the next.
+# Compiling takes a minute of one core, so objects are kept from one installation to the next, in a
+# folder for each nvcc and its flags.
 OBJECTS = Path("build") / "cuda"
+
+# Names the folder of the last build, for scripts/kernel-report.
+CURRENT = OBJECTS / "current"
 
 
 def sources(suffix: str) -> list[str]:
@@ -110,22 +112,22 @@ def cuda_targets(nvcc: str) -> list[str]:
 
 def build_cuda(nvcc: str, folder: Path) -> list[str]:
     """Compile the CUDA kernels and return the objects; those that are up to date are kept."""
-    targets = cuda_targets(nvcc)
-    folder /= hashlib.sha256(" ".join(targets).encode()).hexdigest()[:8]
-    folder.mkdir(parents=True, exist_ok=True)
     # Contracted multiply-adds would make results differ from the CPU's.
     flags = ["-O3", "-std=c++17", "--fmad=false", "-Werror=all-warnings", "-Xptxas=-v"]
-    REPORTS.mkdir(parents=True, exist_ok=True)
-    host = ["-Xcompiler=-fPIC,-fvisibility=hidden,-Wall"]
+    flags += ["-Xcompiler=-fPIC,-fvisibility=hidden,-Wall", *cuda_targets(nvcc)]
+    version = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True)
+    key = hashlib.sha256("\n".join([version.stdout, *flags]).encode()).hexdigest()[:8]
+    (folder / key).mkdir(parents=True, exist_ok=True)
     headers = [*CSRC.glob("*.h"), *CSRC.glob("cuda/*.*h")]
     newest = max(path.stat().st_mtime for path in headers)
 
     def compile_one(source: str) -> str:
-        to = folder / f"{Path(source).stem}_cuda.o"
-        report = REPORTS / f"{Path(source).stem}.txt"
+        to = folder / key / f"{Path(source).stem}_cuda.o"
+        report = to.with_suffix(".txt")  # what the assembler says of each kernel
         missing = not (to.exists() and report.exists())
         if missing or to.stat().st_mtime < max(newest, Path(source).stat().st_mtime):
-            command = [nvcc, *flags, *targets, *host, f"-I{CSRC}", "-c", source, "-o", str(to)]
+            report.unlink(missing_ok=True)  # it is written when the object is whole
+            command = [nvcc, *flags, f"-I{CSRC}", "-c", source, "-o", str(to)]
             done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
             if done.returncode != 0:
                 print(done.stderr, file=sys.stderr)
@@ -134,20 +136,52 @@ def build_cuda(nvcc: str, folder: Path) -> list[str]:
         return str(to)
 
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 4)) as pool:
-        return list(pool.map(compile_one, sources(".cu")))
+        objects = list(pool.map(compile_one, sources(".cu")))
+    # Only when it changes: the module is linked again if it is older than this.
+    if not CURRENT.exists() or CURRENT.read_text() != key:
+        CURRENT.write_text(key)
+    return objects
+
+
+def with_cuda(extension: Extension, nvcc: str) -> Extension:
+    """Return the extension with the CUDA kernels, which are compiled here."""
+    objects = build_cuda(nvcc, OBJECTS)
+    extension = copy.deepcopy(extension)
+    extension.sources.append(str(CSRC / "bindings_cuda.cpp"))
+    extension.define_macros.append(("SA1B_WITH_CUDA", "1"))
+    extension.extra_objects += objects
+    extension.depends += [*objects, str(CURRENT)]
+    extension.extra_link_args += cuda_libraries(nvcc)
+    return extension
 
 
 class OptionalBuild(BuildExtension):  # type: ignore[misc, valid-type]
-    """Turns a failed build into one message: the package then runs on Numba."""
+    """Builds with CUDA, or without, or not at all: then the package runs on Numba."""
 
     def run(self) -> None:
+        required = os.environ.get("SA1B_FASTDECODE_REQUIRE_COMPILED") == "1"
         # Before setuptools builds: it forgets for that time that a build is in place.
         outputs = [Path(self.get_ext_fullpath(each.name)) for each in self.extensions]
+        before = dict(vars(self))
+        nvcc = find_nvcc()
         try:
-            self.add_cuda()
+            if nvcc is not None:
+                self.extensions = [with_cuda(each, nvcc) for each in self.extensions]
+                super().run()
+                return
+        except (Exception, SystemExit) as error:
+            CURRENT.unlink(missing_ok=True)
+            if required:
+                raise
+            print(
+                f"sa1b_fastdecode: no CUDA kernels ({error}); building without them.",
+                file=sys.stderr,
+            )
+            vars(self).update(before, force=True)  # an earlier module may have those kernels
+        try:
             super().run()
         except (Exception, SystemExit) as error:
-            if os.environ.get("SA1B_FASTDECODE_REQUIRE_COMPILED") == "1":
+            if required:
                 raise
             # What an earlier build left would not fit the Python of this one.
             outputs += [Path(self.get_ext_fullpath(each.name)) for each in self.extensions]
@@ -159,24 +193,6 @@ class OptionalBuild(BuildExtension):  # type: ignore[misc, valid-type]
                 "the package will run on Numba.",
                 file=sys.stderr,
             )
-
-    def add_cuda(self) -> None:
-        """Add the CUDA kernels to the extension, where they can be built."""
-        nvcc = find_nvcc()
-        if nvcc is None:
-            return
-        try:
-            objects = build_cuda(nvcc, OBJECTS)
-        except (OSError, ValueError, subprocess.CalledProcessError) as error:
-            if os.environ.get("SA1B_FASTDECODE_REQUIRE_COMPILED") == "1":
-                raise
-            print(f"sa1b_fastdecode: no CUDA kernels ({error})", file=sys.stderr)
-            return
-        (extension,) = self.extensions
-        extension.sources.append(str(CSRC / "bindings_cuda.cpp"))
-        extension.define_macros.append(("SA1B_WITH_CUDA", "1"))
-        extension.extra_objects += objects
-        extension.extra_link_args += cuda_libraries(nvcc)
 
 
 setup(

@@ -16,6 +16,14 @@ from torch import Tensor
 
 from sa1b_fastdecode.status import NOT_GROUPED, raise_for
 
+# What to do about the errors of CUDA that are the machine's, by their numbers.
+_ADVICE = {
+    2: "free memory of the GPU, or take fewer or smaller masks at a time",
+    35: "update NVIDIA's driver, or build with a CUDA toolkit that is as old as it",
+    100: "see whether nvidia-smi finds the GPU and CUDA_VISIBLE_DEVICES names it",
+    209: "reinstall with TORCH_CUDA_ARCH_LIST naming this GPU's compute capability, such as 9.0",
+}
+
 
 class Operators:
     """Runs the functions of ``kernels.cuda``: addresses and sizes in, a status out."""
@@ -35,8 +43,10 @@ class Operators:
         if status < 0:
             raise_for(status)
         if status > 0:
+            advice = _ADVICE.get(status)
             raise RuntimeError(
                 f"CUDA error {status} in sa1b_fastdecode: {self._native.describe(status)}"
+                + (f"; {advice}" if advice else "")
             )
 
     def decode(

@@ -22,6 +22,8 @@ from typing import Any
 
 ENVIRONMENT_VARIABLE = "SA1B_FASTDECODE_BACKEND"
 
+_REINSTALL = "pip install --force-reinstall --no-deps . (in a clone of the repository)"
+
 
 @dataclass(frozen=True)
 class Backend:
@@ -48,7 +50,7 @@ def _probe_cpp() -> tuple[bool, str]:
     except ImportError as error:
         return False, (
             f"the compiled kernels are missing ({error}); install a C++17 compiler such as g++ "
-            "and reinstall with: pip install --force-reinstall --no-deps sa1b-fastdecode"
+            f"and reinstall with: {_REINSTALL}"
         )
     return True, "compiled kernels"
 
@@ -65,7 +67,7 @@ def _probe_gpu() -> str | None:
     """Return what keeps torch from using a GPU. Touches no GPU: that would break later forks."""
     import torch
 
-    if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
+    if torch.version.cuda is None:  # of a build for ROCm, too
         return "this torch is built without CUDA; install a CUDA build from https://pytorch.org"
     if torch.cuda.device_count() == 0:
         return "torch finds no GPU; see whether nvidia-smi does"
@@ -80,7 +82,7 @@ def _probe_cuda() -> tuple[bool, str]:
     if not hasattr(kernels, "cuda"):
         return False, (
             "the compiled kernels were built without CUDA; install NVIDIA's toolkit, so that nvcc "
-            "is found, and reinstall with: pip install --force-reinstall --no-deps sa1b-fastdecode"
+            f"is found, and reinstall with: {_REINSTALL}"
         )
     missing = _probe_gpu()
     return missing is None, missing or "compiled kernels"

@@ -194,9 +194,7 @@ def _match_optimally(iou: Float64Array) -> Int64Array:
     try:
         from scipy.optimize import linear_sum_assignment
     except ImportError as error:
-        raise ImportError(
-            "matching='optimal' needs SciPy: pip install sa1b-fastdecode[tools]"
-        ) from error
+        raise ImportError("matching='optimal' needs SciPy: pip install scipy") from error
     return np.stack(linear_sum_assignment(iou, maximize=True), axis=1).astype(np.int64)
 
 

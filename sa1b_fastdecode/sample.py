@@ -521,9 +521,7 @@ def _generate_files(
     try:
         from PIL import Image
     except ImportError as error:
-        raise ImportError(
-            "writing JPEG files needs Pillow: pip install sa1b-fastdecode[demo]"
-        ) from error
+        raise ImportError("writing JPEG files needs Pillow: pip install pillow") from error
     for index in range(num_images):
         own_seed = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
         height, width = sizes[index % len(sizes)]

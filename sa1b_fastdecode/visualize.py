@@ -275,9 +275,7 @@ def _pillow(module: str) -> Any:
     try:
         return importlib.import_module(f"PIL.{module}")
     except ImportError as error:
-        raise ImportError(
-            "ids and files need Pillow: pip install sa1b-fastdecode[tools]"
-        ) from error
+        raise ImportError("ids and files need Pillow: pip install pillow") from error
 
 
 def to_detections(

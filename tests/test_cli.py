@@ -203,7 +203,7 @@ def test_missing_extras(module, annotation_file, monkeypatch, capsys):
             monkeypatch.setitem(sys.modules, name, None)
     message = fail(capsys, "demo", annotation_file)
     assert module in message
-    assert "sa1b-fastdecode[demo]" in message
+    assert "pip install '.[demo]'" in message
 
 
 @pytest.mark.parametrize("tar", [False, True])

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import types
 
 import pytest
 import torch
@@ -212,3 +213,30 @@ def test_compiled_kernels_need_no_numba(both):
     code = USE_ALL + "assert 'numba' not in sys.modules"
     done = run(code, SA1B_FASTDECODE_BACKEND="cpp")
     assert done.returncode == 0, done.stderr
+
+
+def detail_of(name):
+    (found,) = (backend for backend in dispatch.backends() if backend.name == name)
+    assert not found.available
+    return found.detail
+
+
+def test_compiled_without_cuda(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sa1b_fastdecode._C", types.ModuleType("_C"))
+    detail = detail_of("cuda")
+    assert "built without CUDA; install NVIDIA's toolkit" in detail
+    assert "pip install --force-reinstall --no-deps . " in detail
+
+
+def test_torch_without_cuda(monkeypatch):
+    """As one for ROCm is, which calls its GPUs "cuda"."""
+    kernels = types.ModuleType("_C")
+    kernels.cuda = None
+    monkeypatch.setitem(sys.modules, "sa1b_fastdecode._C", kernels)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert "this torch is built without CUDA; install a CUDA build" in detail_of("cuda")
+    assert "this torch is built without CUDA" in detail_of("numba-cuda")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert "nvidia-smi" in detail_of("cuda")

@@ -376,8 +376,10 @@ int decode(const Batch& batch, int64_t num_images, const Decode& d, void* worksp
       return launch_decode<Elements<uint8_t>>(planes, handle(stream));
     case 2:
       return launch_decode<Elements<uint16_t>>(planes, handle(stream));
-    default:
+    case 4:
       return launch_decode<Elements<uint32_t>>(planes, handle(stream));
+    default:
+      return cudaErrorInvalidValue;
   }
 }
 

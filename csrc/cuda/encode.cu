@@ -19,20 +19,14 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "../launch.h"
-#include "launch_kernel.h"
+#include "runs.cuh"
 #include "scan.cuh"
-
-// Blocks in each dimension of a grid; kernels loop over what is more.
-#ifndef SA1B_MAX_GRID
-#define SA1B_MAX_GRID 65535
-#endif
 
 namespace sa1b::cuda {
 namespace {
 
-constexpr int64_t kMaxGrid = SA1B_MAX_GRID;
-constexpr uint32_t kThreads = 256, kWarps = kThreads / 32;
+constexpr uint32_t kThreads = 256, kWarps = kThreads / kWarp;
+constexpr uint32_t kMaxGridY = 65535;  // of any GPU
 // Of those that read masks, on each multiprocessor: as many as keep memory busy.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
 constexpr uint32_t kReadingBlocks = 4;  // there is no room for more
@@ -179,18 +173,13 @@ Plan::Plan(const Dense& dense, void* workspace)
   strip_columns = static_cast<uint32_t>(tiles_per_strip * kThreads);
   strips_per_mask = divided_up(tiles, tiles_per_strip);
 
-  const auto begin = reinterpret_cast<uintptr_t>(workspace);
-  uintptr_t at = begin;
-  const auto place = [&at](auto** array, int64_t size) {
-    *array = reinterpret_cast<decltype(*array)>(at);
-    at += (static_cast<uintptr_t>(size) * sizeof(**array) + 255) / 256 * 256;
-  };
-  place(&words, num_masks * bands * groups * 32);
-  place(&kinds, num_masks * groups * bands);
-  place(&columns, num_masks * w);
-  place(&strips, num_strips());
-  place(&places, num_strips());
-  num_bytes = static_cast<int64_t>(at - begin);
+  Workspace memory(workspace);
+  words = memory.take<uint32_t>(num_masks * bands * groups * 32);
+  kinds = memory.take<uint8_t>(num_masks * groups * bands);
+  columns = memory.take<Column>(num_masks * w);
+  strips = memory.take<Strip>(num_strips());
+  places = memory.take<Place>(num_strips());
+  num_bytes = memory.num_bytes();
 }
 
 // --- 1. Columns --------------------------------------------------------------------------------
@@ -545,8 +534,7 @@ template <class T, Read kRead>
 cudaError_t launch_columns(const Plan& plan, cudaStream_t stream) {
   const int64_t columns = kRead == Read::kAcrossBytes ? 128 : 32;
   const int64_t blocks = divided_up(int64_t{divided_up(plan.w, columns)} * plan.bands, kWarps);
-  const dim3 grid(static_cast<uint32_t>(std::min(blocks, kMaxGrid)),
-                  static_cast<uint32_t>(std::min(plan.num_masks, kMaxGrid)));
+  const dim3 grid(blocks_for(blocks), std::min(blocks_for(plan.num_masks), kMaxGridY));
   return SA1B_LAUNCH((columns_kernel<T, kRead>), grid, kThreads, 0, stream, plan);
 }
 
@@ -575,9 +563,7 @@ cudaError_t launch_columns_of(const Plan& plan, int item_size, cudaStream_t stre
 }
 
 // At least one: N = 0 has an offset, too.
-dim3 strip_blocks(const Plan& plan) {
-  return {static_cast<uint32_t>(std::clamp(plan.num_strips(), int64_t{1}, kMaxGrid))};
-}
+dim3 strip_blocks(const Plan& plan) { return {std::max(blocks_for(plan.num_strips()), 1u)}; }
 
 }  // namespace
 
@@ -585,7 +571,7 @@ int64_t encode_workspace(const Dense& dense) { return Plan(dense, nullptr).num_b
 
 int encode_measure(const Dense& dense, void* workspace, int64_t* num_chars, const Stream& on) {
   const Plan plan(dense, workspace);
-  auto* const stream = static_cast<cudaStream_t>(on.stream);
+  const cudaStream_t stream = handle(on);
   cudaError_t error = cudaSetDevice(on.device);
   if (error == cudaSuccess && plan.num_masks > 0 && plan.pixels > 0) {
     error = launch_columns_of(plan, dense.item_size, stream);
@@ -603,8 +589,8 @@ int encode_write(const Dense& dense, const void* workspace, uint8_t* block, cons
   const Plan plan(dense, const_cast<void*>(workspace));  // write_kernel only reads it
   const cudaError_t error = cudaSetDevice(on.device);
   if (error != cudaSuccess) return error;
-  return SA1B_LAUNCH(write_kernel, strip_blocks(plan), kThreads, 0,
-                     static_cast<cudaStream_t>(on.stream), plan, dense.h, dense.w, block);
+  return SA1B_LAUNCH(write_kernel, strip_blocks(plan), kThreads, 0, handle(on), plan, dense.h,
+                     dense.w, block);
 }
 
 }  // namespace sa1b::cuda

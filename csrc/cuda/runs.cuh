@@ -75,8 +75,9 @@ inline cudaStream_t handle(const Stream& stream) {
 #ifndef SA1B_MAX_GRID
 #define SA1B_MAX_GRID 0x7fffffff
 #endif
+constexpr int64_t kMaxGrid = SA1B_MAX_GRID;
 inline uint32_t blocks_for(int64_t pieces) {
-  return static_cast<uint32_t>(pieces < SA1B_MAX_GRID ? pieces : SA1B_MAX_GRID);
+  return static_cast<uint32_t>(pieces < kMaxGrid ? pieces : kMaxGrid);
 }
 
 }  // namespace sa1b::cuda

@@ -10,10 +10,11 @@
 
 namespace sa1b::cuda {
 
+constexpr uint32_t kWarp = 32;
 constexpr uint32_t kAllLanes = ~0u;
 
-__device__ __forceinline__ uint32_t lane_index() { return threadIdx.x % 32; }
-__device__ __forceinline__ uint32_t warp_index() { return threadIdx.x / 32; }
+__device__ __forceinline__ uint32_t lane_index() { return threadIdx.x % kWarp; }
+__device__ __forceinline__ uint32_t warp_index() { return threadIdx.x / kWarp; }
 
 // Calls `shuffle` with each 32 bits of a value of any kind.
 template <class T, class Shuffle>
@@ -43,7 +44,7 @@ __device__ __forceinline__ T from_lane(const T& value, uint32_t lane) {
 // Of all lanes up to this one.
 template <class T, class Op>
 __device__ __forceinline__ T warp_inclusive_scan(T value, Op op) {
-  for (uint32_t distance = 1; distance < 32; distance *= 2) {
+  for (uint32_t distance = 1; distance < kWarp; distance *= 2) {
     const T earlier = from_lower_lane(value, distance);
     if (lane_index() >= distance) value = op(earlier, value);
   }
@@ -53,11 +54,11 @@ __device__ __forceinline__ T warp_inclusive_scan(T value, Op op) {
 // Of all threads before this one, from `identity` on; `total` of all threads of the block.
 template <uint32_t kThreads, class T, class Op>
 __device__ __forceinline__ T block_exclusive_scan(T value, T identity, Op op, T* total) {
-  constexpr uint32_t kWarps = kThreads / 32;
-  static_assert(kThreads % 32 == 0 && kWarps <= 32, "a warp scans the totals of all warps");
+  constexpr uint32_t kWarps = kThreads / kWarp;
+  static_assert(kThreads % kWarp == 0 && kWarps <= kWarp, "a warp scans the totals of all warps");
   SA1B_SHARED(T[kWarps], totals);
   const T inclusive = warp_inclusive_scan(value, op);
-  if (lane_index() == 31) totals[warp_index()] = inclusive;
+  if (lane_index() == kWarp - 1) totals[warp_index()] = inclusive;
   __syncthreads();
   // Every warp does this for itself, which saves a barrier.
   const T of_warps =

@@ -5,8 +5,6 @@
 
 namespace sa1b::cuda {
 
-constexpr uint32_t kWarp = 32;
-
 // Transposes 32 x 32 bits: before, bit r of lane c is element (r, c); afterwards bit c of lane r
 // is.
 __device__ inline uint32_t transpose_bits(uint32_t bits, uint32_t lane) {

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from sa1b_fastdecode import RLEBatch
 
-_EXTRA = "pip install sa1b-fastdecode[demo]"
+_EXTRA = "pip install '.[demo]' (in a clone of the repository)"
 
 
 def add(commands: Commands) -> None:

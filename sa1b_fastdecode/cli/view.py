@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         import PIL  # noqa: F401
     except ImportError as error:
-        raise CommandError("view needs PIL: pip install sa1b-fastdecode[tools]") from error
+        raise CommandError("view needs Pillow: pip install pillow") from error
     from sa1b_fastdecode import pack_rles, visualize
 
     load = _load_from_tar if arguments.source.suffix == ".tar" else _load_files

@@ -82,7 +82,7 @@ def _open_with_pillow(content: bytes) -> Image.Image:
         from PIL import Image, UnidentifiedImageError
     except ImportError as error:
         raise ImportError(
-            "reading JPEGs needs simplejpeg or Pillow: pip install sa1b-fastdecode[data]"
+            "reading JPEGs needs simplejpeg or Pillow: pip install simplejpeg"
         ) from error
     try:
         return Image.open(io.BytesIO(content), formats=["JPEG"])
