@@ -130,8 +130,8 @@ class Bug : public std::logic_error {
 // Orders of the launches that follow in this host thread: the same seed, the same orders.
 void set_seed(uint64_t seed);
 
-// The kernels that were launched since this was last asked, as SA1B_LAUNCH names them.
-std::set<std::string> take_launched();
+// Where the kernels are that were launched since this was last asked.
+std::set<const void*> take_launched();
 
 struct Line {
   const char* file;

@@ -138,7 +138,8 @@ int64_t encode(const Dense& dense, int num_threads, Encoded* encoded);
 // for nothing, and returns 0, a cudaError_t, or one of the codes above (negative) for what can be
 // told without reading the batch. Kernels stay inside their buffers whatever the bytes are: a mask
 // whose header contradicts itself, a plane that shows no mask and a crop outside its mask are
-// empty. `workspace` is memory of as many bytes as the function beside says, aligned to 256.
+// empty. `workspace` is memory of as many bytes as the function beside says, aligned to 256; of
+// none where the launcher will find that a header does not fit.
 namespace cuda {
 
 // Where to run.

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from conftest import available
+from conftest import EMULATED, available
 from good import BATCH, GOOD
 
 import sa1b_fastdecode as fd
@@ -59,16 +59,24 @@ def operator_calls(data, num_masks):
     ]
 
 
+def refused(call, backend):
+    """Return whether a call raises what a caller can expect: no Bug of the emulator.
+
+    A GPU's kernels find out too late what is wrong with a block. There it is enough that they live.
+    """
+    try:
+        call()
+    except (ValueError, TypeError, RuntimeError, IndexError, MemoryError):
+        return True
+    return backend == EMULATED
+
+
 def check_corrupt_blocks():
-    for name in available():
+    for name in available(emulated=True):
         with dispatch.use(name):
             for what, data, num_masks in corrupt_blocks():
                 for i, call in enumerate(operator_calls(data, num_masks)):
-                    try:
-                        call()
-                    except (ValueError, TypeError, RuntimeError, IndexError, MemoryError):
-                        continue
-                    raise AssertionError(f"{name}: call {i} accepted a block with {what}")
+                    assert refused(call, name), f"{name}: call {i} accepted a block with {what}"
 
 
 def check_inconsistent_arguments():
@@ -115,14 +123,10 @@ def check_inconsistent_arguments():
             data, n, None, None, None, False, torch.zeros(2, 4, 5, dtype=u8), 1
         ),
     }
-    for name in available():
+    for name in available(emulated=True):
         with dispatch.use(name):
             for what, call in calls.items():
-                try:
-                    call()
-                except (ValueError, TypeError, RuntimeError, IndexError, MemoryError):
-                    continue
-                raise AssertionError(f"{name}: {what} was accepted")
+                assert refused(call, name), f"{name}: {what} was accepted"
 
 
 def check_inconsistent_pairs():
@@ -167,14 +171,10 @@ def check_inconsistent_pairs():
             calls[f"word {word} of {what} is {value}"] = lambda a=first, b=second: ops.intersection(
                 a, 3, b, 3, [2, 2, 2]
             )
-    for name in available():
+    for name in available(emulated=True):
         with dispatch.use(name):
             for what, call in calls.items():
-                try:
-                    call()
-                except (ValueError, TypeError, RuntimeError, IndexError, MemoryError):
-                    continue
-                raise AssertionError(f"{name}: {what} was accepted")
+                assert refused(call, name), f"{name}: {what} was accepted"
 
 
 CHECKS = ["check_corrupt_blocks", "check_inconsistent_arguments", "check_inconsistent_pairs"]

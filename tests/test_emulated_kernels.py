@@ -2,11 +2,14 @@
 
 import importlib
 import re
+import subprocess
 from pathlib import Path
 
 import draws
 import pytest
+import torch
 from conftest import EMULATED, require
+from cuda_on_cpu import build_module
 
 import sa1b_fastdecode as fd
 from sa1b_fastdecode import dispatch
@@ -22,6 +25,23 @@ def kernels():
     found = [name for source in sources for name in kernel.findall(source)]
     assert len(found) == sum(source.count("__global__") for source in sources)
     return set(found)
+
+
+def instances():
+    """Return where in the module each kernel is, with its template's arguments in its name.
+
+    The compiler makes those instances, and only those, that a launcher can launch.
+    """
+    command = ["nm", "--demangle", "--defined-only", build_module.MODULE]
+    listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    kernel = re.compile(r"(?:void )?sa1b::cuda::(\w+(?:<.*>)?)\([^()]*\)")
+    found = {}
+    for line in listed.replace("(anonymous namespace)::", "").splitlines():
+        address, kind, name = line.split(maxsplit=2)
+        match = kernel.fullmatch(name)
+        if kind in "tT" and match and re.match(r"\w+", match[1])[0] in kernels():
+            found[match[1]] = int(address, 16)
+    return found
 
 
 def launchers():
@@ -47,11 +67,19 @@ def use_everything():
     masks = draws.every_kind(33, 65)
     rles = [draws.to_rle(mask) for mask in masks]
     for batch in (fd.pack_rles(rles), fd.pack_rles([rles[:4], rles[4:]])):
-        batch.decode()
         batch.area()
         batch.iou(batch)
         batch.intersecting_pairs(batch)
-    fd.encode_masks(fd.pack_rles(rles).decode())
+        for map_of_planes in ({}, {"crop": (1, 2, 30, 60)}, {"size": (20, 40)}):
+            batch.decode_bits(**map_of_planes)
+            for dtype in (torch.uint8, torch.float16, torch.float32):
+                batch.decode(dtype=dtype, **map_of_planes)
+    decoded = fd.pack_rles(rles).decode()
+    for dtype in (torch.uint8, torch.float16, torch.float32, torch.float64):
+        rows = decoded.to(dtype)
+        columns = rows.mT.contiguous().mT
+        for elements in (rows, rows[:, :, ::2], columns):
+            fd.encode_masks(elements)
 
 
 def test_every_kernel_and_launcher_is_emulated(monkeypatch):
@@ -63,8 +91,8 @@ def test_every_kernel_and_launcher_is_emulated(monkeypatch):
         monkeypatch.setattr(operators, "_native", native)
         take_launched()
         use_everything()
-        launched = {re.search(r"\w+", name)[0] for name in take_launched()}
-    assert launched == kernels()
+        launched = take_launched()
+    assert [name for name, place in instances().items() if place not in launched] == []
     assert native.called == launchers()
 
 
@@ -73,3 +101,11 @@ def test_the_sources_are_read(names):
     """A pattern that finds nothing would find nothing missing."""
     assert {"decode", "decode_kernel"} & names()
     assert len(names()) >= 9
+
+
+def test_every_kernel_has_its_instances():
+    require(EMULATED)
+    names = instances()
+    assert {re.match(r"\w+", name)[0] for name in names} == kernels()
+    # Bits and elements of 1, 2 and 4 bytes, whole, cropped and resized.
+    assert len([name for name in names if name.startswith("decode_kernel<")]) == 12

@@ -321,6 +321,10 @@ cudaError_t launch_decode(const Planes& planes, cudaStream_t stream) {
   return launch_decode<E, Whole>(planes, stream);
 }
 
+bool header_fits(const Batch& batch, int64_t num_images) {
+  return batch.header_fits() && (num_images == kNotGrouped || batch.images_fit(num_images));
+}
+
 int64_t* take_image_begins(Workspace* workspace, int64_t num_images) {
   return num_images == kNotGrouped ? nullptr : workspace->take<int64_t>(num_images + 1);
 }
@@ -328,6 +332,7 @@ int64_t* take_image_begins(Workspace* workspace, int64_t num_images) {
 }  // namespace
 
 int64_t decode_workspace(const Batch& batch, int64_t num_images) {
+  if (!header_fits(batch, num_images)) return 0;
   Workspace needed(nullptr);
   needed.take_runs(batch);
   take_image_begins(&needed, num_images);
@@ -337,8 +342,7 @@ int64_t decode_workspace(const Batch& batch, int64_t num_images) {
 int decode(const Batch& batch, int64_t num_images, const Decode& d, void* workspace,
            const Stream& stream) {
   const bool grouped = num_images != kNotGrouped;
-  if (!batch.header_fits()) return kBadHeader;
-  if (grouped && !batch.images_fit(num_images)) return kBadHeader;
+  if (!header_fits(batch, num_images)) return kBadHeader;
   if (d.num_planes == 0) return cudaSuccess;
   if (grouped && (num_images == 0 || d.num_planes % num_images != 0)) return kBadPlane;
   if (!d.planes && !grouped && d.num_planes != batch.num_masks) return kBadPlane;

@@ -264,6 +264,7 @@ cudaError_t parse_sides(const Batch& a, const Batch& b, const Sides& sides, cons
 }  // namespace
 
 int64_t pairs_workspace(const Batch& a, const Batch& b, int64_t num_images) {
+  if (!headers_fit(a, b, num_images)) return 0;
   Workspace needed(nullptr);
   take_sides(a, b, num_images, &needed);
   return needed.num_bytes();

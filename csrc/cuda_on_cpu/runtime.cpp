@@ -35,7 +35,7 @@ bool raised(const void* kernel, size_t* bytes) {
 }
 
 std::mutex launched_mutex;
-std::set<std::string> launched;
+std::set<const void*> launched;
 
 bool valid(dim3 grid, dim3 block) {
   const auto within = [](dim3 size, unsigned x, unsigned y, unsigned z) {
@@ -49,7 +49,7 @@ bool valid(dim3 grid, dim3 block) {
 
 namespace sa1b::emulator {
 
-std::set<std::string> take_launched() {
+std::set<const void*> take_launched() {
   const std::lock_guard<std::mutex> lock(launched_mutex);
   return std::exchange(launched, {});
 }
@@ -61,7 +61,7 @@ cudaError_t launch(const Kernel& kernel, dim3 grid, dim3 block, size_t dynamic_b
   if (dynamic_bytes > max_bytes) return record(cudaErrorInvalidValue);
   {
     const std::lock_guard<std::mutex> lock(launched_mutex);
-    launched.insert(kernel.name);
+    launched.insert(kernel.address);
   }
   run_blocks(kernel, grid, block, dynamic_bytes, is_raised ? kMaxSharedBytes : kDefaultSharedBytes);
   return cudaSuccess;
