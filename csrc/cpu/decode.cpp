@@ -288,7 +288,7 @@ int64_t decode_as(const Batch& batch, const Decode& d, int num_threads) {
     TileWriter<T> writer(tile, to, d.out_w);
     Scratch<T>& scratch = scratches[thread];
     if (streaming) {
-      StreamWriter stream;
+      StreamWriter stream(reinterpret_cast<uint8_t*>(to));
       if (flips.empty()) {
         writer.stream_zero(stream);
       } else {

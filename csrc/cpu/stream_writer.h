@@ -23,6 +23,7 @@ namespace sa1b::cpu {
 
 class StreamWriter {
  public:
+  explicit StreamWriter(uint8_t* at) : at_(at), line_begin_(offset()) {}
   ~StreamWriter() { finish(); }
 
   // Goes on at `to`, which may be where the last write ended.
@@ -92,13 +93,13 @@ class StreamWriter {
 
   void flush_partial_line() {
     const size_t end = offset();
-    if (at_ != nullptr && end > line_begin_) {
+    if (end > line_begin_) {
       memcpy(at_ - end + line_begin_, line_ + line_begin_, end - line_begin_);
     }
   }
 
-  uint8_t* at_ = nullptr;
-  size_t line_begin_ = 0;  // where in line_ the gathered bytes begin; they end at offset()
+  uint8_t* at_;
+  size_t line_begin_;  // where in line_ the gathered bytes begin; they end at offset()
   alignas(kLine) uint8_t line_[kLine];
 };
 
@@ -106,6 +107,7 @@ class StreamWriter {
 
 class StreamWriter {
  public:
+  explicit StreamWriter(uint8_t* at) : at_(at) {}
   void seek(uint8_t* to) { at_ = to; }
   void copy(const uint8_t* from, size_t n) {
     memcpy(at_, from, n);
@@ -118,7 +120,7 @@ class StreamWriter {
   void finish() {}
 
  private:
-  uint8_t* at_ = nullptr;
+  uint8_t* at_;
 };
 
 #endif

@@ -14,9 +14,8 @@ void stream_writer_writes_what_memcpy_does() {
     const auto actual = exactly<uint8_t>(size);
     for (int64_t i = 0; i < size; ++i) actual[i] = random.byte();
     std::vector<uint8_t> expected(actual.get(), actual.get() + size);
-    cpu::StreamWriter writer;
     int64_t at = random.below(size);
-    writer.seek(actual.get() + at);
+    cpu::StreamWriter writer(actual.get() + at);
     for (int64_t step = random.below(40); step > 0; --step) {
       if (random.one_in(3)) {
         at = random.one_in(4) ? at : random.below(size + 1);
