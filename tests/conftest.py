@@ -71,12 +71,12 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "ignore:__array__ implementation:DeprecationWarning")
 
 
-def available(*, emulated=False):
-    """Return the names of the CPU's backends that can run here, and the emulated one if asked."""
+def available():
+    """Return the names of the CPU's backends that can run here."""
     return [
         found.name
         for found in dispatch.backends()
-        if found.available and found.device == "cpu" and (emulated or found.name != EMULATED)
+        if found.available and found.device == "cpu" and found.name != EMULATED
     ]
 
 

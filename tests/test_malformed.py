@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from conftest import available
+from conftest import EMULATED, available, require
 from good import BATCH, GOOD, GOOD_STRING, counts
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -359,6 +359,23 @@ def test_hostile_strings(strings, sides):
             )
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@given(st.lists(draws.hostile_strings, min_size=1, max_size=6))
+@settings(max_examples=40)
+def test_hostile_strings_emulated(strings):
+    """A GPU's kernels may read other masks into them, but zeros and ones only."""
+    require(EMULATED)
+    with dispatch.use(EMULATED):
+        rles = [{"size": (33, 70), "counts": characters} for characters in strings]
+        batch = fd.pack_rles(rles, validate=False)
+        out = torch.full((len(rles), 33, 70), 0xA5, dtype=torch.uint8)
+        for decoded in (batch.decode(out=out), batch.decode(size=(9, 11))):
+            assert int(decoded.max()) <= 1
+        assert bool((batch.area() >= 0).all() and (batch.bbox() >= 0).all())
+        assert bool((batch.intersection(batch) >= 0).all() and (batch.iou(batch) >= 0).all())
+        indices, pixels = batch.intersecting_pairs(batch)
+        assert bool((indices < len(rles)).all() and (pixels > 0).all())
 
 
 @given(draws.hostile_strings)
