@@ -178,7 +178,7 @@ def test_pillow_is_named_where_it_is_missing(keywords, monkeypatch):
     for name in ("PIL", "PIL.Image", "PIL.ImageDraw", "PIL.ImageFont"):
         monkeypatch.setitem(sys.modules, name, None)
     show_masks(IMAGE, RLES)
-    with pytest.raises(ImportError, match="needs Pillow: pip install pillow"):
+    with pytest.raises(ImportError, match="need Pillow: pip install pillow"):
         show_masks(IMAGE, RLES, **keywords)
 
 
