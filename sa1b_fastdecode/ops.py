@@ -249,8 +249,8 @@ def mask_containment(a: Any, b: Any) -> Tensor:
 def mask_intersecting_pairs(a: Any, b: Any) -> tuple[Tensor, Tensor]:
     """Return only the pairs of masks that have pixels in common, and how many.
 
-    int64 ``(K, 2)``, sorted, and int64 ``(K,)``. Both arguments are what :func:`pack_rles` takes; see
-    :meth:`RLEBatch.intersecting_pairs`.
+    int64 ``(K, 2)``, sorted, and int64 ``(K,)``. Both arguments are what :func:`pack_rles` takes;
+    see :meth:`RLEBatch.intersecting_pairs`.
 
     >>> masks = [{"size": [2, 3], "counts": [0, 1, 5]}, {"size": [2, 3], "counts": [3, 3]}]
     >>> mask_intersecting_pairs(masks, masks)
