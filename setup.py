@@ -26,7 +26,10 @@ from setuptools.command.build_ext import build_ext
 try:
     from torch.utils.cpp_extension import BuildExtension
 except ImportError:
+    from pybind11.setup_helpers import ParallelCompile
+
     BuildExtension = build_ext
+    ParallelCompile("MAX_JOBS").install()  # setuptools compiles one file after another
 
 CSRC = Path("csrc")
 
