@@ -75,20 +75,20 @@ def check(name, call):
 """
 
 
-def run(backend, code):
+def run(cpu_backend, code):
     done = subprocess.run(
         [sys.executable, "-c", HEAD + code],
-        env=os.environ | {dispatch.ENVIRONMENT_VARIABLE: backend},
+        env=os.environ | {dispatch.ENVIRONMENT_VARIABLE: cpu_backend},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
 
 
-def test_the_measurement_sees_memory(backend):
+def test_the_measurement_sees_memory(cpu_backend):
     """Also short-lived memory, and memory that only the kernel gave away."""
     run(
-        backend,
+        cpu_backend,
         """
 peak, _ = peak_of(lambda: np.ones(50_000_000, np.uint8).sum())
 assert 49e6 <= peak < 54e6, peak
@@ -99,14 +99,14 @@ assert 59e6 <= peak < 64e6, peak
 
 
 @pytest.mark.parametrize("masks", ["noise", "boxes"])
-def test_decode(backend, masks):
+def test_decode(cpu_backend, masks):
     """Every dtype and option, into new and into used memory."""
     rles = {
         "noise": "[noise(701, 1003, i) for i in range(3)]",
         "boxes": "[box(701, 1003, i) for i in range(12)]",
     }
     run(
-        backend,
+        cpu_backend,
         f"""
 batch = fd.pack_rles({rles[masks]})
 n = len(batch)
@@ -137,10 +137,10 @@ for name in ("area", "bbox", "centroid"):
     )
 
 
-def test_masks_without_pixels_of_their_own(backend):
+def test_masks_without_pixels_of_their_own(cpu_backend):
     """Pages that no mask touches are never made: 4 GB of zeros take next to nothing."""
     run(
-        backend,
+        cpu_backend,
         f"""
 batch = fd.pack_rles([box(40, 50)])
 peak, result = peak_of(lambda: batch.decode(pad=(40_000, 100_000)))
@@ -150,10 +150,10 @@ assert peak <= {LIMIT}, peak
     )
 
 
-def test_large_planes(backend):
+def test_large_planes(cpu_backend):
     """The flips of a plane this large would be 18 MB, those of a row of it 1.6 MB in float32."""
     run(
-        backend,
+        cpu_backend,
         """
 batch = fd.pack_rles([noise(300, 400)])
 for num_threads in (1, 2, 16):
@@ -164,10 +164,10 @@ check("float32", lambda: batch.decode(size=(100, 400_000), dtype=torch.float32, 
     )
 
 
-def test_select_does_not_copy_the_strings_again_and_again(backend):
+def test_select_does_not_copy_the_strings_again_and_again(cpu_backend):
     """Of masks of different sizes, too."""
     run(
-        backend,
+        cpu_backend,
         """
 noisy = noise(1200, 1200)
 assert 64 * len(noisy["counts"]) > 2 * 16e6  # far more than the limit, if it were copied each time
@@ -183,10 +183,10 @@ for batch in (
 
 
 @pytest.mark.parametrize("masks", ["noise(1500, 2000, i)", "box(3000, 4000, i)"])
-def test_pairs_take_eight_bytes_a_run(backend, masks):
+def test_pairs_take_eight_bytes_a_run(cpu_backend, masks):
     """Of both batches, beside the result and the usual room."""
     run(
-        backend,
+        cpu_backend,
         f"""
 rles = [{masks} for i in range(6)]
 runs = sum(len(rle["counts"]) // 2 for rle in fd.pack_rles(rles[:1]).to_coco("list")) * 6
@@ -208,10 +208,10 @@ for name, call in calls.items():
     )
 
 
-def test_pairs_of_very_many_masks(backend):
+def test_pairs_of_very_many_masks(cpu_backend):
     """400 million pairs, of which one in 600 meets: what they take follows those that do."""
     run(
-        backend,
+        cpu_backend,
         f"""
 def squares(n, side, size):
     counts = []
@@ -232,9 +232,9 @@ for other in (batch, batch[:]):
     )
 
 
-def test_packing_takes_the_batch_and_little_more(backend):
+def test_packing_takes_the_batch_and_little_more(cpu_backend):
     run(
-        backend,
+        cpu_backend,
         f"""
 rles = [noise(3000, 4000, i) for i in range(4)]
 texts = [rle | {{"counts": rle["counts"].decode()}} for rle in rles]
@@ -260,10 +260,10 @@ ORDERS = {
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_encode(backend, order):
+def test_encode(cpu_backend, order):
     """Noise, whose strings take as much as its pixels; floats; threads that share one mask."""
     run(
-        backend,
+        cpu_backend,
         f"""
 def check_encode(name, masks, **arguments):
     masks = {ORDERS[order]}
@@ -289,9 +289,9 @@ check_encode("boxes", np.pad(np.ones((20, 900, 900), np.uint8), ((0, 0), (9, 9),
     )
 
 
-def test_encode_the_largest_image(backend):
+def test_encode_the_largest_image(cpu_backend):
     run(
-        backend,
+        cpu_backend,
         f"""
 masks = np.random.default_rng(0).integers(0, 2, (7072, 7072), np.uint8)
 fd.encode_masks(masks[:70])
@@ -304,9 +304,9 @@ assert np.array_equal(batch.decode()[0].numpy(), masks)
     )
 
 
-def test_decode_rle_batch(backend):
+def test_decode_rle_batch(cpu_backend):
     run(
-        backend,
+        cpu_backend,
         """
 rles = [noise(901, 1203, i) for i in range(6)]
 check("decode_rle_batch", lambda: fd.decode_rle_batch(rles))
@@ -319,10 +319,10 @@ for function in (fd.mask_intersection, fd.mask_iou, fd.mask_containment):
     )
 
 
-def test_nothing_grows(backend):
+def test_nothing_grows(cpu_backend):
     """Over many calls, of small results and of those that get pages of their own."""
     run(
-        backend,
+        cpu_backend,
         """
 rles = [box(200, 300, i) for i in range(40)]
 batch = fd.pack_rles(rles)
@@ -351,10 +351,10 @@ assert grown < 4e6, grown
     )
 
 
-def test_results_are_given_back(backend):
+def test_results_are_given_back(cpu_backend):
     """Pages of a result return to the system with its last reference."""
     run(
-        backend,
+        cpu_backend,
         """
 batch = fd.pack_rles([box(1000, 1000)] * 100)
 batch[:10].decode()
@@ -373,14 +373,14 @@ assert status("VmRSS") - before < 4e6, status("VmRSS") - before
     )
 
 
-def test_reading_a_result_makes_no_pages(backend):
+def test_reading_a_result_makes_no_pages(cpu_backend):
     """Zeros that nobody wrote stay one page of the system even when they are read."""
-    if backend != "cpp" or not Path("/sys/kernel/mm/transparent_hugepage").is_dir():
+    if cpu_backend != "cpp" or not Path("/sys/kernel/mm/transparent_hugepage").is_dir():
         pytest.skip("only where the kernels ask for large pages")
     if "[never]" in Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text():
         pytest.skip("this system has no large pages")
     run(
-        backend,
+        cpu_backend,
         f"""
 batch = fd.pack_rles([box(1000, 1000)] + [fd.pack_rles({{"size": [1000, 1000], "counts": [10**6]}})
                      .to_coco("bytes")[0]] * 200)

@@ -35,5 +35,5 @@ check("all of them meet", lambda: fd.matching.nms(everything, scores, 0.5))
 """
 
 
-def test_modules(backend):
-    run(backend, LABELS + SAMPLING + MATCHING)
+def test_modules(cpu_backend):
+    run(cpu_backend, LABELS + SAMPLING + MATCHING)

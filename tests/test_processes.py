@@ -71,14 +71,14 @@ def same(arrays, expected):
 class DecodingDataset(torch.utils.data.Dataset):
     """Each item is decoded inside the worker."""
 
-    def __init__(self, backend):
-        self.backend = backend
+    def __init__(self, cpu_backend):
+        self.cpu_backend = cpu_backend
 
     def __len__(self):
         return 4
 
     def __getitem__(self, i):
-        with dispatch.use(self.backend):
+        with dispatch.use(self.cpu_backend):
             return fd.decode_rle_batch(RLES[i : i + 3], num_threads=3)
 
 
@@ -86,7 +86,7 @@ class ThreadCountingDataset(DecodingDataset):
     """Each item is the number of threads that a decoding with the default setting started."""
 
     def __getitem__(self, i):
-        with dispatch.use(self.backend):
+        with dispatch.use(self.cpu_backend):
             return torch.tensor([most_threads_of(num_threads=None), torch.get_num_threads()])
 
 
@@ -116,7 +116,7 @@ def most_threads_of(**arguments):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 @pytest.mark.parametrize("call", CALLS)
-def test_fork_after_use_with_threads(backend, call):
+def test_fork_after_use_with_threads(cpu_backend, call):
     expected = expected_of(call)
     assert same(CALLS[call](), expected)
     child = os.fork()
@@ -135,12 +135,12 @@ def test_fork_after_use_with_threads(backend, call):
 
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-def test_data_loader_workers(backend, context):
+def test_data_loader_workers(cpu_backend, context):
     if context not in multiprocessing.get_all_start_methods():
         pytest.skip(f"no {context} on this system")
     decode_with_threads()
     loader = torch.utils.data.DataLoader(
-        DecodingDataset(backend), batch_size=2, num_workers=2, multiprocessing_context=context
+        DecodingDataset(cpu_backend), batch_size=2, num_workers=2, multiprocessing_context=context
     )
     for i, planes in enumerate(loader):
         expected = torch.stack([EXPECTED[2 * i : 2 * i + 3], EXPECTED[2 * i + 1 : 2 * i + 4]])
@@ -149,21 +149,21 @@ def test_data_loader_workers(backend, context):
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs /proc")  # noqa: PTH112
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-def test_workers_use_one_thread_by_default(backend):
+def test_workers_use_one_thread_by_default(cpu_backend):
     """And the main process torch's setting; more threads in each worker would fight each other."""
     # The thread that calls may be one of them, or wait for them.
     assert most_threads_of(num_threads=None) in (2, 3)  # conftest.py sets 2
     assert most_threads_of(num_threads=3) in (3, 4)
     assert most_threads_of(num_threads=1) == 1
     loader = torch.utils.data.DataLoader(
-        ThreadCountingDataset(backend), num_workers=1, sampler=[0], batch_size=None
+        ThreadCountingDataset(cpu_backend), num_workers=1, sampler=[0], batch_size=None
     )
     ((used, setting),) = [item.tolist() for item in loader]
     assert setting == 1
     assert used == 1
 
 
-def test_many_threads_at_once(backend):
+def test_many_threads_at_once(cpu_backend):
     """Each with its own options, all compared with what one thread gives."""
     jobs = [
         {"num_threads": 1},
@@ -195,7 +195,7 @@ def test_many_threads_at_once(backend):
     assert failures == []
 
 
-def test_the_gil_is_released(backend):
+def test_the_gil_is_released(cpu_backend):
     """Another Python thread goes on while a call lasts that is long enough to see it."""
     noise = coco_mask.encode(np.asfortranarray(draws.noise(np.random.default_rng(7), 2000, 2000)))
     batch = fd.pack_rles([noise])
@@ -225,7 +225,7 @@ def test_the_gil_is_released(backend):
     assert any(start + margin < moment < end - margin for moment in ticks)
 
 
-def test_the_gil_is_released_while_encoding(backend):
+def test_the_gil_is_released_while_encoding(cpu_backend):
     """Another Python thread goes on counting in the middle of the call."""
     masks = np.random.default_rng(0).integers(0, 2, (4, 3000, 4000), np.uint8)
     fd.encode_masks(masks[:, :70])  # compiles
@@ -246,7 +246,7 @@ def test_the_gil_is_released_while_encoding(backend):
     assert sum(middle[0] < tick < middle[1] for tick in ticks) > 100
 
 
-def test_encoding_in_many_threads_at_once(backend):
+def test_encoding_in_many_threads_at_once(cpu_backend):
     masks = EXPECTED.numpy()
     wanted = fd.encode_masks(masks, num_threads=1)
     layouts = [masks, np.asfortranarray(masks), masks.astype(np.float32), masks[::-1]]
@@ -269,7 +269,7 @@ def test_encoding_in_many_threads_at_once(backend):
     assert failures == []
 
 
-def test_pairs_in_many_threads_at_once(backend):
+def test_pairs_in_many_threads_at_once(cpu_backend):
     """Of a batch that all of them use, and of batches of their own; with itself, with another."""
     rles = MANY_RLES[:500]
     batch = fd.pack_rles(rles)
