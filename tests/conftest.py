@@ -28,6 +28,9 @@ if EMULATED not in [entry.name for entry in dispatch._TABLE]:
 CPU_BACKENDS = tuple(entry.name for entry in dispatch._TABLE if entry.device == "cpu")
 DEVICE_BACKENDS = tuple(entry.name for entry in dispatch._TABLE if entry.device != "cpu")
 
+# The emulator is slow, and the CUDA kernels know elements by their size only: one type of each.
+EMULATED_DTYPES = (torch.uint8, torch.int16, torch.float16, torch.float32, torch.float64)
+
 BACKEND_FIXTURES = ("backend", "fast_backend", "cpu_backend")
 
 # The same examples in every run; the first call of a Numba kernel compiles, so no deadline.
@@ -58,10 +61,12 @@ def pytest_generate_tests(metafunc):
 
 def pytest_collection_modifyitems(config, items):
     wanted = config.getoption("--backend")
-    if wanted is None:
-        return
     parameters = [item.callspec.params if hasattr(item, "callspec") else {} for item in items]
-    runs = [any(each.get(name) == wanted for name in BACKEND_FIXTURES) for each in parameters]
+    runs = [
+        (wanted is None or any(each.get(name) == wanted for name in BACKEND_FIXTURES))
+        and (each.get("backend") != EMULATED or each.get("dtype", torch.uint8) in EMULATED_DTYPES)
+        for each in parameters
+    ]
     config.hook.pytest_deselected(items=[i for i, run in zip(items, runs, strict=True) if not run])
     items[:] = [item for item, run in zip(items, runs, strict=True) if run]
 
