@@ -34,7 +34,6 @@ sys.modules["{module}"] = None
 
 USE_ALL = """
 import torch
-from conftest import EMULATED
 import sa1b_fastdecode as fd
 batch = fd.pack_rles([{"size": [2, 3], "counts": [1, 2, 3]}])
 assert batch.decode().tolist() == [[[0, 1, 0], [1, 0, 0]]]
