@@ -15,6 +15,7 @@ from sa1b_fastdecode import dispatch
 
 RLE = {"size": [2, 3], "counts": [1, 2, 3]}
 BOTH = [found.name for found in dispatch.backends() if found.available and found.device == "cpu"]
+BOTH = [name for name in BOTH if name != EMULATED]
 
 # Makes every kernel of a module raise, and says that it was asked.
 BREAK = """
@@ -33,7 +34,6 @@ sys.modules["{module}"] = None
 """
 
 USE_ALL = """
-import torch
 import sa1b_fastdecode as fd
 batch = fd.pack_rles([{"size": [2, 3], "counts": [1, 2, 3]}])
 assert batch.decode().tolist() == [[[0, 1, 0], [1, 0, 0]]]
@@ -140,8 +140,7 @@ def test_backends_says_what_is_missing():
 def test_backends_in_order_of_preference():
     found = fd.backends()
     cpu = [backend.name for backend in found if backend.device == "cpu"]
-    cpu.remove(EMULATED)
-    assert cpu == ["cpp", "numba"]
+    assert [name for name in cpu if name != EMULATED] == ["cpp", "numba"]
     assert all(backend.detail for backend in found)
     for backend in found:
         if backend.available and backend.name == "numba":
