@@ -296,7 +296,7 @@ def test_encode_many_small_masks(fast_backend, device):
     num_threads=st.sampled_from([None, 1, 3]),
 )
 @settings(max_examples=300)
-def test_encode_property(backend, device, drawn, dtype, arrange, num_threads):
+def test_encode_property(fast_backend, device, drawn, dtype, arrange, num_threads):
     h, w, counts = drawn
     mask = reference.decode(counts, h, w)
     masks = np.stack([mask, 1 - mask])

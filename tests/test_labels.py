@@ -53,7 +53,7 @@ ON_TOP = ["smallest", "first", "last", [3, 1, 4, 1, 5, 9, 2, 6, 5]]
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("on_top", ON_TOP, ids=str)
-def test_to_label_map(backend, device, size, on_top):
+def test_to_label_map(cpu_backend, device, size, on_top):
     masks = draws.every_kind(*size, seed=3)[:9]
     order = np.random.default_rng(5).permutation(9)  # the full mask not always behind the empty one
     masks = [masks[i] for i in order]
@@ -69,7 +69,7 @@ def test_to_label_map(backend, device, size, on_top):
     assert np.array_equal(result.cpu(), expected)
 
 
-def test_equal_areas_and_priorities_leave_the_first_on_top(backend):
+def test_equal_areas_and_priorities_leave_the_first_on_top(cpu_backend):
     mask = np.ones((2, 2), np.uint8)
     batch = fd.encode_masks(np.stack([mask] * 3))
     for on_top in ("smallest", "first", [1, 1, 1], torch.tensor([0.5, 0.5, 0.25])):
@@ -78,7 +78,7 @@ def test_equal_areas_and_priorities_leave_the_first_on_top(backend):
 
 
 @pytest.mark.parametrize("on_top", ["smallest", "first", "last"])
-def test_grouped_maps(backend, device, on_top):
+def test_grouped_maps(cpu_backend, device, on_top):
     """One map an image; labels begin anew in each; background beside what is smaller."""
     sizes = [(20, 30), (33, 7), (5, 5), (64, 64)]
     images = [draws.every_kind(*size, seed=i)[: 3 + i] for i, size in enumerate(sizes[:2])]
@@ -101,14 +101,14 @@ def test_grouped_maps(backend, device, on_top):
     assert np.array_equal(result.cpu(), np.stack(expected))
 
 
-def test_no_masks(backend):
+def test_no_masks(cpu_backend):
     assert to_label_map([]).shape == (0, 0)
     empty = fd.pack_rles([[], []], image_sizes=[(3, 4), (2, 5)])
     assert torch.equal(to_label_map(empty, background=6), torch.full((2, 3, 5), 6).int())
     assert to_label_map({"size": [0, 4], "counts": [0]}).shape == (0, 4)
 
 
-def test_columns_higher_than_the_buffer(backend):
+def test_columns_higher_than_the_buffer(cpu_backend):
     """A column of more pixels than are painted at once."""
     h, w = 300_001, 3
     rng = np.random.default_rng(0)
@@ -118,7 +118,7 @@ def test_columns_higher_than_the_buffer(backend):
     assert np.array_equal(to_label_map(batch, on_top="first"), expected)
 
 
-def test_parts_of_a_large_plane(backend):
+def test_parts_of_a_large_plane(cpu_backend):
     """Threads that begin in the middle of strings."""
     h, w = 700, 3100
     batch = fd.encode_masks(
@@ -164,7 +164,7 @@ ARRANGED = {
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("arrange", ARRANGED.values(), ids=ARRANGED)
-def test_from_label_map(backend, dtype, arrange):
+def test_from_label_map(cpu_backend, dtype, arrange):
     rng = np.random.default_rng(1)
     label_map = rng.integers(0, 3, (3, 70, 75)).repeat(2, axis=1)[:, 3:, :]
     label_map[1] *= 50
@@ -178,7 +178,7 @@ def test_from_label_map(backend, dtype, arrange):
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("step", [1, -1])
-def test_from_label_map_sizes(backend, size, step):
+def test_from_label_map_sizes(cpu_backend, size, step):
     """NumPy arrays, also read backwards."""
     h, w = size
     label_map = (np.add.outer(np.arange(h) // 5, np.arange(w) // 3) % 7 - 2).astype(np.int16)
@@ -189,7 +189,7 @@ def test_from_label_map_sizes(backend, size, step):
     check_split(np.ones(size, np.uint8))
 
 
-def test_many_labels(backend):
+def test_many_labels(cpu_backend):
     """More than 8 or 16 bits hold, each pixel another one."""
     label_map = torch.arange(300 * 260, dtype=torch.int32).reshape(300, 260) - 5
     masks, labels = from_label_map(label_map, background=None)
@@ -197,7 +197,7 @@ def test_many_labels(backend):
     assert torch.equal(to_label_map(masks, labels), label_map)
 
 
-def test_extreme_labels(backend):
+def test_extreme_labels(cpu_backend):
     values = [-(2**63), -(2**31) - 1, -1, 0, 2**32, 2**63 - 1]
     label_map = torch.tensor([values, values[::-1]])
     check_split(label_map)
@@ -209,13 +209,13 @@ def test_extreme_labels(backend):
     check_split(np.array([[1, 2, 1]], np.int8)[:, ::-1], background=300)
 
 
-def test_strings_of_many_pieces(backend):
+def test_strings_of_many_pieces(cpu_backend):
     """Long strings that grow side by side, and the first of each map behind them."""
     rng = np.random.default_rng(2)
     check_split(rng.integers(0, 4, (2, 90, 110), np.uint8))
 
 
-def test_strips(backend):
+def test_strips(cpu_backend):
     """Maps whose bitmap of changes is made in strips, and those too high for one."""
     h = 600_000
     label_map = np.zeros((h, 130), np.uint8)
@@ -230,7 +230,7 @@ def test_strips(backend):
             assert np.array_equal(mask, columns == label)
 
 
-def test_from_label_map_without_pixels(backend):
+def test_from_label_map_without_pixels(cpu_backend):
     for shape in ((0, 0), (0, 5), (5, 0)):
         masks, labels = from_label_map(torch.zeros(shape, dtype=torch.int32), background=None)
         assert len(masks) == len(labels) == 0
@@ -251,7 +251,7 @@ def label_maps(draw):
 
 @given(label_map=label_maps(), background=st.sampled_from([None, 0, 1]))
 @settings(max_examples=150)
-def test_label_map_property(backend, label_map, background):
+def test_label_map_property(cpu_backend, label_map, background):
     check_split(label_map, background)
     masks, labels = from_label_map(label_map, background=background)
     if len(masks) > 0:
@@ -278,7 +278,7 @@ def test_panoptic_ids():
 # --- What is refused
 
 
-def test_malformed_to_label_map(backend):
+def test_malformed_to_label_map(cpu_backend):
     batch = fd.pack_rles([{"size": [2, 3], "counts": [1, 2, 3]}] * 2)
     mixed = fd.pack_rles([{"size": [2, 3], "counts": [6]}, {"size": [3, 2], "counts": [6]}])
     with pytest.raises(ValueError, match="mask 0 is 2x3, mask 1 is 3x2"):
@@ -305,7 +305,7 @@ def test_malformed_to_label_map(backend):
         to_label_map(5)
 
 
-def test_malformed_from_label_map(backend):
+def test_malformed_from_label_map(cpu_backend):
     with pytest.raises(TypeError, match=r"integers, not torch.float32"):
         from_label_map(torch.zeros(2, 2))
     with pytest.raises(TypeError, match="integers, not float64"):
@@ -339,7 +339,7 @@ def test_malformed_colours():
             ids_to_rgb(torch.tensor([0, wrong]))
 
 
-def test_hostile_operators(backend):
+def test_hostile_operators(cpu_backend):
     """Whatever is passed to the operators, they stay inside their buffers."""
     batch = fd.pack_rles([{"size": [2, 3], "counts": [1, 2, 3]}] * 2)
     order, values = torch.arange(2), torch.arange(2, dtype=torch.int32)
@@ -360,7 +360,7 @@ def test_hostile_operators(backend):
 
 @given(string=draws.hostile_strings)
 @settings(max_examples=60)
-def test_hostile_strings(backend, string):
+def test_hostile_strings(cpu_backend, string):
     """Unvalidated bytes give some map, of nothing but the labels and the background."""
     rles = [{"size": [5, 7], "counts": string}, {"size": [5, 7], "counts": [3, 9, 23]}]
     batch = fd.pack_rles(rles, validate=False)
@@ -375,7 +375,7 @@ FLAT = fd.pack_rles([draws.to_rle(mask) for mask in draws.every_kind(12, 17)])
 GROUPED = fd.pack_rles([FLAT[:3], [], FLAT[3:5]])
 
 
-def test_opcheck(backend):
+def test_opcheck(cpu_backend):
     flat = (FLAT.data, 9, torch.arange(9), torch.arange(9, dtype=torch.int32), 0, [12, 17])
     torch.library.opcheck(ops.paint_labels.default, flat)
     grouped = (GROUPED.data, 5, torch.arange(5), torch.zeros(5).int(), -1, [3, 14, 20])

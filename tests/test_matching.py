@@ -73,7 +73,7 @@ def crowded(seed, h=60, w=70, n=40):
 
 @pytest.mark.parametrize("metric", ["iou", "containment"])
 @pytest.mark.parametrize("threshold", [0, 0.3, 0.5, 0.9, 1])
-def test_nms(backend, device, metric, threshold):
+def test_nms(cpu_backend, device, metric, threshold):
     masks = crowded(1)
     rng = np.random.default_rng(2)
     scores = rng.integers(0, 12, len(masks)) / 12  # many are equal
@@ -87,7 +87,7 @@ def test_nms(backend, device, metric, threshold):
     assert kept.tolist() == greedy_nms(masks, scores, threshold, metric, labels)
 
 
-def test_threshold_is_exact(backend):
+def test_threshold_is_exact(cpu_backend):
     """What overlaps by exactly the threshold is kept, also where float32 would round it up."""
     masks = [{"size": [10, 1], "counts": c} for c in ([0, 10], [0, 6, 4])]  # IoU 3 / 5
     assert nms(masks, [1, 0], 0.6).tolist() == [0, 1]
@@ -97,21 +97,21 @@ def test_threshold_is_exact(backend):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.int64, torch.bool])
-def test_scores_of_any_type(backend, dtype):
+def test_scores_of_any_type(cpu_backend, dtype):
     masks = crowded(3)
     scores = torch.arange(len(masks)).flip(0).to(dtype)
     kept = nms(fd.encode_masks(np.stack(masks)), scores, 0.4)
     assert kept.tolist() == greedy_nms(masks, scores.tolist(), 0.4, "iou", [0] * len(masks))
 
 
-def test_infinite_scores(backend):
+def test_infinite_scores(cpu_backend):
     mask = {"size": [2, 2], "counts": [0, 4]}
     assert nms([mask] * 3, [-float("inf"), float("inf"), 0], 0.5).tolist() == [1]
     apart = [{"size": [3, 1], "counts": [i, 1, 2 - i]} for i in range(3)]
     assert nms(apart, [-float("inf"), 1, float("inf")], 0.5).tolist() == [2, 1, 0]
 
 
-def test_nms_of_images(backend):
+def test_nms_of_images(cpu_backend):
     """Masks of different images, which may differ in size, never remove one another."""
     images = [crowded(4, 30, 40, 12), [], crowded(5, 41, 23, 9), crowded(4, 30, 40, 12)]
     batch = fd.pack_rles([[draws.to_rle(mask) for mask in image] for image in images])
@@ -139,7 +139,7 @@ def scored_masks(draw):
 
 @given(drawn=scored_masks(), metric=st.sampled_from(["iou", "containment"]))
 @settings(max_examples=100)
-def test_nms_property(backend, drawn, metric):
+def test_nms_property(cpu_backend, drawn, metric):
     rles, scores, labels, threshold = drawn
     masks = list(fd.decode_rle_batch(rles).numpy())
     expected = greedy_nms(masks, scores, threshold, metric, labels)
@@ -150,7 +150,7 @@ def test_nms_property(backend, drawn, metric):
 
 
 @pytest.mark.parametrize("threshold", [0, 0.2, 0.6, 1])
-def test_iou_pairs(backend, device, threshold):
+def test_iou_pairs(cpu_backend, device, threshold):
     a, b = (fd.encode_masks(np.stack(crowded(seed))).to(device) for seed in (7, 8))
     crowd = [i % 3 == 0 for i in range(len(b))]
     for first, second, iscrowd in ((a, b, None), (a, a, None), (a, b, crowd)):
@@ -166,7 +166,7 @@ def test_iou_pairs(backend, device, threshold):
         assert torch.equal(iou, first.iou(second, iscrowd)[near])
 
 
-def test_iou_pairs_of_images(backend):
+def test_iou_pairs_of_images(cpu_backend):
     images = [crowded(9, n=8), [], crowded(10, n=9)]
     batch = fd.pack_rles([[draws.to_rle(mask) for mask in image] for image in images])
     indices, iou = iou_pairs(batch, batch, 0.1)
@@ -199,7 +199,7 @@ def draw_matching(seed, n=25, m=15):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_match_greedy_is_cocos(backend, device, seed):
+def test_match_greedy_is_cocos(cpu_backend, device, seed):
     detections, truth, scores, iscrowd, ignore = draw_matching(seed)
     arguments = fd.pack_rles(detections).to(device), fd.pack_rles(truth).to(device), scores
     expected = evaluate_img(detections, truth, scores, THRESHOLDS, iscrowd, ignore)
@@ -215,7 +215,7 @@ def test_match_greedy_is_cocos(backend, device, seed):
 
 @given(drawn=scored_masks(), others=st.data())
 @settings(max_examples=60)
-def test_match_greedy_property(backend, drawn, others):
+def test_match_greedy_property(cpu_backend, drawn, others):
     rles, scores, _, _ = drawn
     h, w = rles[0]["size"] if rles else (3, 3)
     truth = others.draw(st.lists(draws.counts_of(h, w), max_size=5))
@@ -234,7 +234,7 @@ def test_match_greedy_property(backend, drawn, others):
         assert torch.equal(found, torch.full((len(THRESHOLDS), len(rles)), -1))
 
 
-def test_matching_of_images(backend):
+def test_matching_of_images(cpu_backend):
     """As if each image were matched by itself, with indices counted over all of them."""
     parts = [draw_matching(seed, n, m) for seed, n, m in ((1, 9, 5), (2, 7, 8), (3, 12, 4))]
     batches = [fd.pack_rles([part[k] for part in parts]) for k in (0, 1)]
@@ -253,7 +253,7 @@ def test_matching_of_images(backend):
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("threshold", [0, 0.3, 0.7])
-def test_match_optimal(backend, seed, threshold):
+def test_match_optimal(cpu_backend, seed, threshold):
     optimize = pytest.importorskip("scipy.optimize")
     detections, truth, *_ = draw_matching(seed)
     indices, iou = match_optimal(detections, truth, threshold)
@@ -269,7 +269,7 @@ def test_match_optimal(backend, seed, threshold):
     assert indices.tolist() == sorted(indices.tolist())
 
 
-def test_match_optimal_of_nothing(backend):
+def test_match_optimal_of_nothing(cpu_backend):
     pytest.importorskip("scipy.optimize")
     mask = {"size": [2, 2], "counts": [0, 1, 3]}
     apart = {"size": [2, 2], "counts": [3, 1]}
@@ -295,7 +295,7 @@ def test_without_scipy(monkeypatch):
 # --- What is refused
 
 
-def test_malformed_nms(backend):
+def test_malformed_nms(cpu_backend):
     masks = [{"size": [2, 3], "counts": [1, 2, 3]}] * 2
     mixed = [masks[0], {"size": [3, 2], "counts": [6]}]
     with pytest.raises(ValueError, match="mask 0 is 2x3, mask 1 is 3x2"):
@@ -319,7 +319,7 @@ def test_malformed_nms(backend):
         nms([masks[0], {"size": [2, 3], "counts": [1]}], [1, 2], 0.5)
 
 
-def test_malformed_matching(backend):
+def test_malformed_matching(cpu_backend):
     masks = [{"size": [2, 3], "counts": [1, 2, 3]}] * 2
     for threshold in (0, -1, 1.5, [0.5, 0], float("nan"), [[0.5]]):
         with pytest.raises(ValueError, match="threshold must be above 0"):
@@ -332,7 +332,7 @@ def test_malformed_matching(backend):
         iou_pairs(masks, {"size": [3, 2], "counts": [6]})
 
 
-def test_hostile_operators(backend):
+def test_hostile_operators(cpu_backend):
     """Whatever is passed to the operators, they stay inside their buffers."""
     batch = fd.pack_rles([{"size": [2, 3], "counts": [1, 2, 3]}] * 2)
     for order in ([0, 2], [-1, 0]):
@@ -361,7 +361,7 @@ def test_hostile_operators(backend):
 # --- As torch sees them
 
 
-def test_opcheck(backend):
+def test_opcheck(cpu_backend):
     masks = crowded(11, n=12)
     batch = fd.encode_masks(np.stack(masks))
     order, labels = torch.arange(12), torch.arange(12) % 3

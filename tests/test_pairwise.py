@@ -268,7 +268,7 @@ def pairs_of_batches(draw):
 
 @given(drawn=pairs_of_batches())
 @settings(max_examples=200)
-def test_pairwise_property(backend, device, drawn):
+def test_pairwise_property(fast_backend, device, drawn):
     a, b, crowd = drawn
     first, second = (fd.pack_rles(rles).to(device) for rles in (a, b))
     for operator in PAIRWISE:

@@ -91,7 +91,7 @@ def test_regions_of_the_largest_masks(backend, device, size):
 
 @given(drawn=st.lists(draws.sizes_and_counts(), min_size=1, max_size=4))
 @settings(max_examples=200)
-def test_regions_property(backend, device, drawn):
+def test_regions_property(fast_backend, device, drawn):
     rles = [{"size": [h, w], "counts": counts} for h, w, counts in drawn]
     batch = fd.pack_rles(rles).to(device)
     for operator in REGIONS:

@@ -54,7 +54,7 @@ def check_ranks(masks, rles, ranks=None):
 @pytest.mark.parametrize(
     "size", [(1, 1), (1, 40), (40, 1), (2, 3), (31, 33), (64, 65), (90, 70)], ids=str
 )
-def test_pixels_at_ranks(backend, size):
+def test_pixels_at_ranks(cpu_backend, size):
     masks = draws.every_kind(*size, seed=4)
     masks += [1 - mask for mask in masks[:2]]
     check_ranks(masks, [draws.to_rle(mask) for mask in masks])
@@ -62,13 +62,13 @@ def test_pixels_at_ranks(backend, size):
 
 @given(drawn=draws.sizes_and_counts())
 @settings(max_examples=150)
-def test_pixels_at_ranks_property(backend, drawn):
+def test_pixels_at_ranks_property(cpu_backend, drawn):
     h, w, counts = drawn
     rles = [{"size": [h, w], "counts": counts}]
     check_ranks(fd.decode_rle_batch(rles).numpy(), rles)
 
 
-def test_ranks_of_high_and_wide_masks(backend):
+def test_ranks_of_high_and_wide_masks(cpu_backend):
     for h, w in ((2**32 - 1, 1), (1, 2**32 - 1), (65535, 65537)):
         batch = fd.pack_rles([{"size": [h, w], "counts": [5, h * w - 8, 3]}])
         ranks = torch.tensor([[0, h * w - 9, h * w - 8]])
@@ -83,7 +83,7 @@ def test_ranks_of_high_and_wide_masks(backend):
 
 
 @pytest.mark.parametrize("region", _REGIONS)
-def test_sample_points(backend, device, region):
+def test_sample_points(cpu_backend, device, region):
     masks = draws.every_kind(33, 47)
     batch = fd.pack_rles([draws.to_rle(mask) for mask in masks]).to(device)
     generator = torch.Generator(device).manual_seed(3)
@@ -105,7 +105,7 @@ def test_sample_points(backend, device, region):
     assert sample_points(batch[:0], 4, region).shape == (0, 4, 2)
 
 
-def test_the_same_points_on_every_backend(backend):
+def test_the_same_points_on_every_backend(cpu_backend):
     """Fixed by the seed alone; torch's generator is the same everywhere."""
     batch = fd.pack_rles([{"size": [100, 100], "counts": [1234, 3000, 100, 999, 4667]}])
     found = {
@@ -136,7 +136,7 @@ def test_points_are_uniform(region):
     assert abs(statistic - freedom) < 4 * (2 * freedom) ** 0.5
 
 
-def test_points_of_a_grouped_batch(backend):
+def test_points_of_a_grouped_batch(cpu_backend):
     rles = [draws.to_rle(mask) for mask in draws.every_kind(9, 9)]
     grouped = fd.pack_rles([rles[:2], [], rles[2:]])
     seeds = [torch.Generator().manual_seed(5) for _ in range(2)]
@@ -167,7 +167,7 @@ def interior_of(mask):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (31, 33), (64, 65), (90, 70)], ids=str)
-def test_interior_points(backend, device, size):
+def test_interior_points(cpu_backend, device, size):
     masks = draws.every_kind(*size, seed=6)
     masks += [1 - mask for mask in masks]
     batch = fd.pack_rles([draws.to_rle(mask) for mask in masks]).to(device)
@@ -180,14 +180,14 @@ def test_interior_points(backend, device, size):
 
 @given(drawn=draws.sizes_and_counts(), other=draws.sizes_and_counts())
 @settings(max_examples=150)
-def test_interior_points_property(backend, drawn, other):
+def test_interior_points_property(cpu_backend, drawn, other):
     """Two masks one after the other, so that nothing of the first may be left."""
     rles = [{"size": [h, w], "counts": counts} for h, w, counts in (drawn, other)]
     found = ops.interior_points(fd.pack_rles(rles).data, 2)
     assert found.tolist() == [interior_of(fd.decode_rle_batch(rle).numpy()[0]) for rle in rles]
 
 
-def test_interior_points_of_wide_and_high_masks(backend):
+def test_interior_points_of_wide_and_high_masks(cpu_backend):
     points, distance = interior_points({"size": [3, 2**20], "counts": [0, 3 * 2**20]})
     assert (points.tolist(), distance.tolist()) == ([[1, 1]], [2])
     high = {"size": [2**24 + 1, 1], "counts": [2**24 + 1]}
@@ -198,7 +198,7 @@ def test_interior_points_of_wide_and_high_masks(backend):
 # --- Boxes
 
 
-def test_sample_boxes(backend, device):
+def test_sample_boxes(cpu_backend, device):
     masks = [mask for mask in draws.every_kind(200, 300) if mask.any()]
     batch = fd.pack_rles([draws.to_rle(mask) for mask in masks]).to(device)
     x, y, w, h = batch.bbox().unbind(1)
@@ -234,7 +234,7 @@ def batch_corners(batch):
     return torch.stack([x, y, x + w, y + h], 1)
 
 
-def test_boxes_of_empty_masks(backend):
+def test_boxes_of_empty_masks(cpu_backend):
     boxes = sample_boxes([{"size": [4, 5], "counts": c} for c in ([20], [0, 20])], scale=0)
     assert boxes[0].isnan().all()
     assert boxes[1].tolist() == [0, 0, 5, 4]
@@ -244,7 +244,7 @@ def test_boxes_of_empty_masks(backend):
 # --- What is refused, and as torch sees it
 
 
-def test_malformed(backend):
+def test_malformed(cpu_backend):
     batch = fd.pack_rles([{"size": [2, 3], "counts": [1, 2, 3]}])
     with pytest.raises(ValueError, match="foreground, background, boundary, not 'edge'"):
         sample_points(batch, 3, "edge")
@@ -276,7 +276,7 @@ def test_malformed(backend):
 
 @given(string=draws.hostile_strings)
 @settings(max_examples=60)
-def test_hostile_strings(backend, string):
+def test_hostile_strings(cpu_backend, string):
     """Unvalidated bytes give some pixels, all inside the image."""
     batch = fd.pack_rles({"size": [5, 7], "counts": string}, validate=False)
     ranks = torch.tensor([[-(2**63), -1, 0, 1, 5, 34, 35, 2**63 - 1]])
@@ -291,7 +291,7 @@ FLAT = fd.pack_rles([draws.to_rle(mask) for mask in draws.every_kind(12, 17)])
 
 
 @pytest.mark.parametrize("batch", [FLAT, FLAT[:0]], ids=repr)
-def test_opcheck(backend, batch):
+def test_opcheck(cpu_backend, batch):
     n = len(batch)
     torch.library.opcheck(ops.boundary_area.default, (batch.data, n))
     torch.library.opcheck(ops.interior_points.default, (batch.data, n))
