@@ -140,7 +140,7 @@ def test_large_grouped_batch(backend, device, num_threads):
     "size",
     [(3, 65_536), (3, 65_537), (5, 140_001), (65_537, 3), (140_001, 2), (1, 300_000), (300_000, 1)],
 )
-def test_long_planes(backend, device, size, num_threads):
+def test_long_planes(fast_backend, device, size, num_threads):
     """Wider than a tile of columns, taller than 16 bits."""
     h, w = size
     rng = np.random.default_rng(5)
@@ -168,7 +168,7 @@ def test_planes_of_many_row_tiles(backend, device, num_threads):
     assert_same(batch.decode(size=size, num_threads=num_threads, out=result), expected, torch.uint8)
 
 
-def test_tiny_masks_of_huge_planes_are_free(backend, device):
+def test_tiny_masks_of_huge_planes_are_free(fast_backend, device):
     """Fresh pages that no mask touches cost nothing, so this ends at once."""
     rles = [{"size": [4, 5], "counts": [3, 7, 10]}]
     result = fd.pack_rles(rles).to(device).decode(pad=(30_000, 40_000))
@@ -189,7 +189,7 @@ def test_size_is_nearest_exact_of_torch(backend, device):
         assert torch.equal(batch.decode(size=(out_h, out_w)).cpu(), expected)
 
 
-def test_size_beyond_what_float32_counts(backend, device):
+def test_size_beyond_what_float32_counts(fast_backend, device):
     """Past 2**24 the index d + 0.5 is rounded; the rule of the reference still holds."""
     counts = [5, 2**24, 3, 7, 11, 2**22]
     n = sum(counts)

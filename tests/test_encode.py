@@ -272,7 +272,7 @@ def split_masks(size):
 @pytest.mark.parametrize("order", ["rows", "columns"])
 @pytest.mark.parametrize("num_threads", [1, 2, 5, 64])
 @pytest.mark.parametrize("size", SPLIT_SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
-def test_encode_split_masks(backend, device, size, num_threads, order):
+def test_encode_split_masks(fast_backend, device, size, num_threads, order):
     masks, rles = split_masks(size)
     for begin, end in ((0, len(masks)), (5, 6), (9, 10), (10, 11), (0, 2)):
         some = on_device(torch.from_numpy(LAYOUTS[order](masks[begin:end])), device)
