@@ -118,7 +118,7 @@ void split(uint64_t seed) {
 }  // namespace sa1b::test
 
 int main() {
-  for (uint64_t seed = 0; seed < 300; seed += kStep) {
+  for (uint64_t seed = 0; seed < 300; seed += sa1b::test::kStep) {
     sa1b::test::paint(seed);
     sa1b::test::split<uint8_t>(seed);
     sa1b::test::split<uint16_t>(seed);
