@@ -8,6 +8,7 @@ Randomness is torch's, which seeds every worker of a DataLoader differently.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -22,12 +23,12 @@ __all__ = ["Compose", "HorizontalFlip", "JointTransform", "RandomCrop", "Resize"
 Sample: TypeAlias = dict[str, Any]
 
 
-class JointTransform:
+class JointTransform(ABC):
     """What takes a sample whose masks are compressed; other transforms get dense masks."""
 
+    @abstractmethod
     def __call__(self, sample: Sample) -> Sample:
         """Return the changed sample; the one given stays as it is."""
-        raise NotImplementedError
 
 
 class Compose(JointTransform):

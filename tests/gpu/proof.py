@@ -157,6 +157,7 @@ class Proof:
         report.unlink(missing_ok=True)
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short"]
         command += ["-p", "no:benchmark"]  # with xdist it warns
+        # One failure fails the part; after many more there is nothing to learn, only time to lose.
         command += [f"--junitxml={report}", "--maxfail=40", *arguments]
         if spread and importlib.util.find_spec("xdist"):
             command += ["-n", str(min(os.cpu_count() or 1, 8)), "--dist", "worksteal"]
