@@ -5,7 +5,6 @@
 
 #include <algorithm>
 
-#include "bindings_coco.h"
 #include "bindings_rles.h"
 #include "cpu/zero_pages.h"
 
@@ -143,7 +142,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("decompress", &decompress);
   m.def("encode", &encode);
   sa1b::bind_algebra(m);
-  bind_coco(m);
+  sa1b::bind_coco(m);
   sa1b::bind_labels(m);
   sa1b::bind_matching(m);
   sa1b::bind_sampling(m);

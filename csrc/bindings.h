@@ -29,6 +29,7 @@ inline pybind11::object to_block(cpu::Encoded& encoded) {
 
 // Each adds the functions of its file.
 void bind_algebra(pybind11::module_& m);
+void bind_coco(pybind11::module_& m);
 void bind_cuda(pybind11::module_& m);
 void bind_labels(pybind11::module_& m);
 void bind_matching(pybind11::module_& m);

@@ -1,13 +1,12 @@
 // The functions behind `sa1b_fastdecode.mask`, from Python objects to Python objects, since one
 // call for one small mask must cost no more than pycocotools' own. Each returns None for what is
 // not of the plain form or not valid; the caller then finds out what it is.
-#include "bindings_coco.h"
-
 #include <pybind11/numpy.h>
 
 #include <algorithm>
 #include <optional>
 
+#include "bindings.h"
 #include "bindings_rles.h"
 #include "coco.h"
 #include "launch.h"
@@ -368,7 +367,7 @@ py::object draw(const py::object& polygons, int64_t h, int64_t w, bool text) {
 
 }  // namespace
 
-void bind_coco(py::module_& m) {
+void sa1b::bind_coco(py::module_& m) {
   m.def("coco_encode", &encode);
   m.def("coco_decode", &decode);
   m.def("coco_area", &area);
