@@ -87,7 +87,9 @@ namespace {
 // Kernels keep little on the stack, but a sanitizer makes every frame several times as large.
 constexpr size_t kStackBytes = 256 << 10;
 
+#ifdef SA1B_ASAN
 thread_local Fiber* switched_from;
+#endif
 thread_local Fiber* running;
 
 }  // namespace
@@ -128,9 +130,9 @@ Fiber::~Fiber() {
 }
 
 void Fiber::switch_to(Fiber& from, Fiber& to) {
-  switched_from = &from;
   running = &to;
 #ifdef SA1B_ASAN
+  switched_from = &from;
   __sanitizer_start_switch_fiber(&from.fake_stack_, to.stack_bottom_, to.stack_bytes_);
 #endif
 #ifdef SA1B_FIND_RACES
