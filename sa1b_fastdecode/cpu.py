@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sa1b_fastdecode.arguments import planes_of_images
+from sa1b_fastdecode.library import Decode
 from sa1b_fastdecode.status import NOT_GROUPED, raise_for
 
 # Outputs from this size on get their memory from the kernels' ZeroPages: it reads as zero, so that
@@ -40,42 +41,31 @@ class Operators:
         return torch.zeros(shape, dtype=dtype, device="cpu")
 
     def decode(
-        self,
-        data: Tensor,
-        num_masks: int,
-        num_images: int | None,
-        planes: Tensor | None,
-        crops: Tensor | None,
-        resize: bool,
-        shape: Sequence[int],
-        width: int,
-        dtype: torch.dtype,
-        element: tuple[int, int],
-        out: Tensor | None,
-        num_threads: int,
+        self, data: Tensor, num_masks: int, decode: Decode, out: Tensor | None, num_threads: int
     ) -> Tensor:
-        """Decode planes of ``width`` pixels into ``out``, or into a new tensor of ``shape``."""
-        *leading, height, _ = shape
-        if planes is None and num_images is not None:
-            planes = _planes_of(data, num_masks, num_images, leading[-1])
-        num_bytes = math.prod(shape) * dtype.itemsize
-        fresh = out is None and num_bytes >= _FRESH_BYTES and element[0] > 0
+        """Decode into ``out``, or into a new tensor."""
+        *leading, height, _ = decode.shape
+        planes = decode.planes
+        if planes is None and decode.num_images is not None:
+            planes = _planes_of(data, num_masks, decode.num_images, leading[-1])
+        num_bytes = math.prod(decode.shape) * decode.dtype.itemsize
+        fresh = out is None and num_bytes >= _FRESH_BYTES and decode.element[0] > 0
         if fresh:
-            out = self._zeros(shape, dtype)
+            out = self._zeros(decode.shape, decode.dtype)
         elif out is None:
-            out = torch.empty(*shape, dtype=dtype, device="cpu")
+            out = torch.empty(*decode.shape, dtype=decode.dtype, device="cpu")
         status = self._kernels.decode(
             data.data_ptr(),
             data.numel(),
             num_masks,
             _address(planes),
             math.prod(leading),
-            _address(crops),
-            resize,
+            _address(decode.crops),
+            decode.resize,
             height,
-            width,
+            decode.width,
             out.data_ptr(),
-            *element,
+            *decode.element,
             fresh,
             num_threads or torch.get_num_threads(),
         )

@@ -8,12 +8,13 @@ as long as it turns out to be: encoding, and lists of pairs.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sa1b_fastdecode.library import Decode
 from sa1b_fastdecode.status import NOT_GROUPED, raise_for
 
 # What to do about the errors of CUDA that are the machine's, by their numbers.
@@ -32,14 +33,8 @@ class Operators:
         self._native = kernels.cuda
 
     def _run(self, name: str, data: Tensor, *arguments: Any) -> None:
-        """Call a launcher on the device and the current stream of ``data``, and check it."""
-        launcher = getattr(self._native, name)
-        if data.is_cuda:
-            with torch.cuda.device(data.device):
-                stream = torch.cuda.current_stream().cuda_stream
-                status = launcher(data.device.index, stream, *arguments)
-        else:  # kernels that run on the CPU, as they do in tests
-            status = launcher(0, 0, *arguments)
+        """Call a launcher where ``data`` is, and check it."""
+        status = self._launch(getattr(self._native, name), data, *arguments)
         if status < 0:
             raise_for(status)
         if status > 0:
@@ -49,29 +44,23 @@ class Operators:
                 + (f"; {advice}" if advice else "")
             )
 
+    def _launch(self, launcher: Callable[..., int], data: Tensor, *arguments: Any) -> int:
+        """Call a launcher on the device and the current stream of ``data``."""
+        with torch.cuda.device(data.device):
+            stream = torch.cuda.current_stream().cuda_stream
+            return launcher(data.device.index, stream, *arguments)
+
     def decode(
-        self,
-        data: Tensor,
-        num_masks: int,
-        num_images: int | None,
-        planes: Tensor | None,
-        crops: Tensor | None,
-        resize: bool,
-        shape: Sequence[int],
-        width: int,
-        dtype: torch.dtype,
-        element: tuple[int, int],
-        out: Tensor | None,
-        num_threads: int,
+        self, data: Tensor, num_masks: int, decode: Decode, out: Tensor | None, num_threads: int
     ) -> Tensor:
-        """Decode planes of ``width`` pixels into ``out``, or into a new tensor of ``shape``."""
+        """Decode into ``out``, or into a new tensor."""
         if out is None:
-            out = data.new_empty(shape, dtype=dtype)
-        *leading, height, _ = shape
-        images = NOT_GROUPED if num_images is None else num_images
+            out = data.new_empty(decode.shape, dtype=decode.dtype)
+        *leading, height, _ = decode.shape
+        images = NOT_GROUPED if decode.num_images is None else decode.num_images
         size = self._native.decode_workspace(data.numel(), num_masks, images)
         workspace = _workspace(size, data)
-        planes, crops = on_device_of(data, planes), on_device_of(data, crops)
+        planes, crops = on_device_of(data, decode.planes), on_device_of(data, decode.crops)
         self._run(
             "decode",
             data,
@@ -80,11 +69,11 @@ class Operators:
             _address(planes),
             math.prod(leading),
             _address(crops),
-            resize,
+            decode.resize,
             height,
-            width,
+            decode.width,
             out.data_ptr(),
-            *element,
+            *decode.element,
             workspace.data_ptr(),
         )
         return out

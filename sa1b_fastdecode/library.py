@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,6 +50,23 @@ _MAX_BYTES = 1 << 56
 
 # From here on memory for the header of a block is no matter of course.
 _MANY_MASKS = 1 << 20
+
+
+class Decode(NamedTuple):
+    """What `decode` writes: planes of ``width`` pixels, into a tensor of ``shape``.
+
+    ``planes`` says which mask each shows, ``crops`` which window of it; see csrc/launch.h.
+    """
+
+    num_images: int | None
+    planes: Tensor | None
+    crops: Tensor | None
+    resize: bool
+    shape: Sequence[int]
+    width: int
+    dtype: torch.dtype
+    element: tuple[int, int]
+
 
 # All arguments are positional: a keyword costs the dispatcher almost a microsecond.
 _library: Any = torch.library.Library("sa1b_fastdecode", "DEF")  # type: ignore[no-untyped-call]
@@ -122,40 +139,18 @@ def _check_bytes(shape: Sequence[int], dtype: torch.dtype) -> None:
 
 
 def _decode_into(
-    data: Tensor,
-    num_masks: int,
-    num_images: int | None,
-    planes: Tensor | None,
-    crops: Tensor | None,
-    resize: bool,
-    shape: Sequence[int],
-    width: int,
-    dtype: torch.dtype,
-    element: tuple[int, int],
-    out: Tensor | None,
-    num_threads: int,
+    data: Tensor, num_masks: int, decode: Decode, out: Tensor | None, num_threads: int
 ) -> Tensor:
     check_data(data)
+    shape, num_images = decode.shape, decode.num_images
     num_planes = math.prod(shape[:-2])
-    _check_bytes(shape, dtype)
-    _check_table(planes, num_planes, torch.int64, data, "planes")
-    _check_table(crops, 4 * num_planes, torch.int64, data, "crops")
+    _check_bytes(shape, decode.dtype)
+    _check_table(decode.planes, num_planes, torch.int64, data, "planes")
+    _check_table(decode.crops, 4 * num_planes, torch.int64, data, "crops")
     if num_images is not None and (len(shape) != 4 or shape[0] != num_images):
         raise ValueError(f"{num_images} images cannot have the shape {tuple(shape)}")
-    decoded: Tensor = dispatch.operators(data.device.type).decode(
-        data,
-        num_masks,
-        num_images,
-        planes,
-        crops,
-        resize,
-        shape,
-        width,
-        dtype,
-        element,
-        out,
-        num_threads,
-    )
+    operators = dispatch.operators(data.device.type)
+    decoded: Tensor = operators.decode(data, num_masks, decode, out, num_threads)
     return decoded
 
 
@@ -172,8 +167,8 @@ def _decode(
 ) -> Tensor:
     if dtype not in ELEMENTS:
         raise ValueError(f"dtype {dtype} is not supported")
-    what = (data, num_masks, num_images, planes, crops, resize)
-    return _decode_into(*what, shape, shape[-1], dtype, ELEMENTS[dtype], None, num_threads)
+    what = (num_images, planes, crops, resize, shape, shape[-1], dtype, ELEMENTS[dtype])
+    return _decode_into(data, num_masks, Decode(*what), None, num_threads)
 
 
 def _decode_fake(
@@ -208,9 +203,9 @@ def _decode_out(
     if not out.is_inference():
         # What autograd saved of it is no longer there; backward must say so.
         torch.autograd.graph.increment_version(out)
-    what = (data, num_masks, num_images, planes, crops, resize)
-    element = ELEMENTS[out.dtype]
-    _decode_into(*what, out.shape, out.shape[-1], out.dtype, element, out, num_threads)
+    shape, dtype = out.shape, out.dtype
+    what = (num_images, planes, crops, resize, shape, shape[-1], dtype, ELEMENTS[dtype])
+    _decode_into(data, num_masks, Decode(*what), out, num_threads)
 
 
 def _decode_out_fake(data: Tensor, num_masks: int, num_images: int | None, *rest: Any) -> None:
@@ -232,8 +227,8 @@ def _decode_bits(
     shape: Sequence[int],
     num_threads: int,
 ) -> Tensor:
-    what = (data, num_masks, num_images, planes, crops, resize)
-    return _decode_into(*what, _packed(shape), shape[-1], torch.uint8, _PACKED, None, num_threads)
+    what = (num_images, planes, crops, resize, _packed(shape), shape[-1], torch.uint8, _PACKED)
+    return _decode_into(data, num_masks, Decode(*what), None, num_threads)
 
 
 def _decode_bits_fake(

@@ -9,7 +9,7 @@ kernel here: they are computed on the CPU, which copies, and waits.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numba.cuda
@@ -20,6 +20,7 @@ from torch import Tensor
 from sa1b_fastdecode import dispatch
 from sa1b_fastdecode.arguments import planes_of_images
 from sa1b_fastdecode.cuda import on_device_of
+from sa1b_fastdecode.library import Decode
 from sa1b_fastdecode.numba_cpu.decode import nearest_source
 from sa1b_fastdecode.numba_cpu.regions import sum_of_range
 from sa1b_fastdecode.numba_cpu.runs import next_count
@@ -30,8 +31,6 @@ cuda: Any = numba.cuda  # without types
 _THREADS = 128  # of a block
 _FEWEST_BLOCKS = 128  # Numba warns of fewer; those with nothing to do end at once
 _MOST_BLOCKS = 1 << 20
-# Numba's simulator runs every thread as one of Python, which costs more than what it does here.
-_SIMULATED_GRID = (2, 3)
 
 _ROWS = 32  # of one column, decoded by one thread
 
@@ -248,20 +247,12 @@ def _compare(a_masks, a_ends, a_begins, b_masks, b_ends, b_begins, iscrowd, kind
 
 def _launch(kernel: Any, num_items: int, *arguments: Any) -> None:
     """Run a kernel where its first argument is."""
-    first = arguments[0]
-    if not first.is_cuda:  # Numba's simulator, as in tests
-        kernel[_SIMULATED_GRID](*(_as_array(argument) for argument in arguments))
-        return
     blocks = min(max(-(-num_items // _THREADS), _FEWEST_BLOCKS), _MOST_BLOCKS)
-    with torch.cuda.device(first.device):
+    with torch.cuda.device(arguments[0].device):
         stream = cuda.external_stream(torch.cuda.current_stream().cuda_stream)
-        kernel[blocks, _THREADS, stream](*(_as_array(argument) for argument in arguments))
-
-
-def _as_array(argument: Any) -> Any:
-    if not isinstance(argument, Tensor):
-        return argument
-    return cuda.as_cuda_array(argument) if argument.is_cuda else argument.numpy()
+        kernel[blocks, _THREADS, stream](
+            *(cuda.as_cuda_array(x) if isinstance(x, Tensor) else x for x in arguments)
+        )
 
 
 def _read_header(data: Tensor, num_masks: int, num_images: int | None) -> Tensor:
@@ -309,6 +300,19 @@ def _pack_bits(pixels: Tensor) -> Tensor:
     return (groups << places).sum(-1, dtype=torch.uint8)
 
 
+def _on_the_cpu(name: str) -> Callable[..., Any]:
+    """Return an operator that copies its tensors to the CPU and its results back."""
+
+    def run(_: Operators, first: Tensor, *arguments: Any) -> Any:
+        rest = (each.cpu() if isinstance(each, Tensor) else each for each in arguments)
+        result = getattr(dispatch.operators("cpu"), name)(first.cpu(), *rest)
+        if isinstance(result, Tensor):
+            return result.to(first.device)
+        return tuple(part.to(first.device) for part in result)
+
+    return run
+
+
 class Operators:
     """The operators on tensors of a GPU, as those of ``cuda.py``."""
 
@@ -316,43 +320,32 @@ class Operators:
         pass  # they are functions of this module
 
     def decode(
-        self,
-        data: Tensor,
-        num_masks: int,
-        num_images: int | None,
-        planes: Tensor | None,
-        crops: Tensor | None,
-        resize: bool,
-        shape: Sequence[int],
-        width: int,
-        dtype: torch.dtype,
-        element: tuple[int, int],
-        out: Tensor | None,
-        num_threads: int,
+        self, data: Tensor, num_masks: int, decode: Decode, out: Tensor | None, num_threads: int
     ) -> Tensor:
-        """Decode planes of ``width`` pixels into ``out``, or into a new tensor of ``shape``."""
-        header = _read_header(data, num_masks, num_images)
-        *leading, height, _ = shape
-        if planes is not None:
-            shown = _optional(planes, data, torch.int64)
-        elif num_images is not None:
+        """Decode into ``out``, or into a new tensor."""
+        header = _read_header(data, num_masks, decode.num_images)
+        *leading, height, _ = decode.shape
+        if decode.planes is not None:
+            shown = _optional(decode.planes, data, torch.int64)
+        elif decode.num_images is not None:
             shown = planes_of_images(_masks_of_images(header, num_masks), leading[-1])
         else:
             shown = torch.arange(num_masks, device=data.device)
         if shown.numel() != math.prod(leading):
             raise_for(BAD_PLANE)
-        item_size, one = element
+        item_size, one = decode.element
         pixels = out
         if pixels is None:
-            pixels = data.new_empty((*leading, height, width), dtype=dtype)
+            pixels = data.new_empty((*leading, height, decode.width), dtype=decode.dtype)
         elements = pixels.view(
             {0: torch.uint8, 1: torch.uint8, 2: torch.int16, 4: torch.int32}[item_size]
         )
-        elements = elements.view(shown.numel(), height, width)
+        elements = elements.view(shown.numel(), height, decode.width)
         if elements.numel() > 0:
             masks, ends = _find_runs(data, header, num_masks)
-            windows = _optional(crops, data, torch.int64)
+            windows = _optional(decode.crops, data, torch.int64)
             num_items = -(-elements.numel() // _ROWS)
+            resize = decode.resize
             _launch(_decode, num_items, masks, ends, shown, windows, resize, one, elements)
         return pixels if item_size > 0 else _pack_bits(pixels)
 
@@ -401,16 +394,6 @@ class Operators:
             _launch(_compare, out.numel(), *sides, crowd, kind, pairs)
         return out
 
-    def intersecting_pairs(
-        self, data: Tensor, num_masks: int, other: Tensor, num_other: int, num_images: int | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return int64 (K, 2) and int64 (K,), from the CPU."""
-        indices, intersection = dispatch.operators("cpu").intersecting_pairs(
-            data.cpu(), num_masks, other.cpu(), num_other, num_images
-        )
-        return indices.to(data.device), intersection.to(data.device)
-
-    def encode(self, masks: Tensor, element: tuple[int, int], num_threads: int) -> Tensor:
-        """Encode masks ``(N, H, W)`` or ``(H, W)`` on the CPU; return the block."""
-        block: Tensor = dispatch.operators("cpu").encode(masks.cpu(), element, num_threads)
-        return block.to(masks.device)
+    # What has no kernel here.
+    intersecting_pairs = _on_the_cpu("intersecting_pairs")
+    encode = _on_the_cpu("encode")

@@ -30,3 +30,6 @@ class Operators(CudaOperators):
     def __init__(self, kernels):
         super().__init__(_module)
         self.encode_memory = cpu.Operators(_C).encode_memory
+
+    def _launch(self, launcher, data, *arguments):
+        return launcher(0, 0, *arguments)
