@@ -1,7 +1,7 @@
 """Every test that takes the fixture ``backend`` runs once on each backend that it is about.
 
-One that takes ``device`` as well puts its tensors there, and so runs on the GPU's backends too. The
-others are about what happens on the CPU. ``pytest --backend NAME`` runs the tests of one backend.
+One that takes ``device`` as well puts its tensors there, and so runs on the GPU's backends too, if
+there is a GPU. The others are about what happens on the CPU. ``pytest --backend NAME`` runs the tests of one backend.
 """
 
 import contextlib
@@ -27,6 +27,7 @@ if EMULATED not in [entry.name for entry in dispatch._TABLE]:
 
 CPU_BACKENDS = tuple(entry.name for entry in dispatch._TABLE if entry.device == "cpu")
 DEVICE_BACKENDS = tuple(entry.name for entry in dispatch._TABLE if entry.device != "cpu")
+HAS_GPU = torch.cuda.device_count() > 0 or os.environ.get("FAIL_WITHOUT_CUDA") == "1"
 
 # The emulator is slow, and the CUDA kernels know elements by their size only: one type of each.
 EMULATED_DTYPES = (torch.uint8, torch.int16, torch.float16, torch.float32, torch.float64)
@@ -48,7 +49,8 @@ def pytest_addoption(parser):
 
 
 def pytest_generate_tests(metafunc):
-    everywhere = CPU_BACKENDS + (DEVICE_BACKENDS if "device" in metafunc.fixturenames else ())
+    on_gpu = HAS_GPU and "device" in metafunc.fixturenames
+    everywhere = CPU_BACKENDS + (DEVICE_BACKENDS if on_gpu else ())
     names = {
         "backend": everywhere,
         "fast_backend": [name for name in everywhere if name != EMULATED],
