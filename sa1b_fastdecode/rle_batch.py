@@ -499,6 +499,9 @@ class RLEBatch:
             share. Exact and bit-identical on every backend. Memory: the result, 8 bytes a run (of
             masks with one run a column, as most are, 4) and 16 MB.
 
+            In a compiled graph sizes are seen by the kernels only: on a GPU, which could not tell
+            without waiting, masks of different sizes then have no pixel in common.
+
         Example:
             >>> import sa1b_fastdecode as fd
             >>> batch = fd.pack_rles([{"size": [2, 3], "counts": c} for c in ([0, 4, 2], [3, 3])])
