@@ -4,6 +4,9 @@ from typing import Any
 
 constants: dict[str, int]
 
+# The CUDA kernels, where they were built: the functions of csrc/bindings_cuda.cpp.
+cuda: Any
+
 class ZeroPages:
     """Memory that reads as zero; supports the buffer protocol."""
 
