@@ -155,7 +155,9 @@ __device__ void parse_mask(const Batch& batch, const Runs& runs, const RegionOut
 
   Mask mask;
   // Ends are counted in 32 bits; no mask has a use for as many.
-  if (!batch.mask(i, &mask) || mask.end - mask.begin > UINT32_MAX) mask = Mask{};
+  if (!batch.mask(i, &mask) || mask.end - mask.begin > UINT32_MAX) {
+    mask = {batch.data, batch.data, 0, 0};
+  }
   const auto pixels = static_cast<uint32_t>(mask.pixels());
   const int64_t begin = mask.begin - batch.data;
   if (thread < kCharsPerThread) chars[thread] = kCharBase;  // before the string a value has ended
