@@ -52,17 +52,6 @@ struct Ends {
   const uint32_t* ends;
   uint32_t begin, end;
 
-  // The first end that is beyond a position.
-  __device__ static uint32_t first_beyond(const uint32_t* ends, uint32_t n, uint32_t position) {
-    uint32_t low = 0, high = n;
-    while (low < high) {
-      const uint32_t middle = low + (high - low) / 2;
-      const bool beyond = ends[middle] > position;
-      (beyond ? high : low) = beyond ? middle : middle + 1;
-    }
-    return low;
-  }
-
   // Those in (first, last].
   __device__ Ends(const Runs& runs, const MaskRuns& mask, uint32_t first, uint32_t last)
       : ends(runs.ends + mask.begin),

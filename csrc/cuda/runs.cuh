@@ -22,6 +22,23 @@ struct Runs {
   uint32_t* ends = nullptr;   // [num_bytes of the batch]: no string has more counts than characters
 };
 
+// The first of n for which `holds` is true, n if for none; it holds for all that follow, too.
+template <class Holds>
+__device__ uint32_t first_where(uint32_t n, Holds holds) {
+  uint32_t low = 0, high = n;
+  while (low < high) {
+    const uint32_t middle = low + (high - low) / 2;
+    const bool held = holds(middle);
+    (held ? high : low) = held ? middle : middle + 1;
+  }
+  return low;
+}
+
+// The first of n ends that is beyond a position.
+__device__ inline uint32_t first_beyond(const uint32_t* ends, uint32_t n, uint32_t position) {
+  return first_where(n, [=](uint32_t k) { return ends[k] > position; });
+}
+
 // Takes what kernels need in between from the memory that the caller lends; from null it only adds
 // up how much that is.
 class Workspace {
