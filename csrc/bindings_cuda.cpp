@@ -1,6 +1,7 @@
 // The CUDA kernels as Python sees them: device, stream, addresses and sizes in; 0, a cudaError_t or
 // a (negative) code of launch.h out. The GIL is released around every launch.
 #include "bindings.h"
+#include "sampling.h"
 
 namespace py = pybind11;
 
@@ -114,6 +115,27 @@ int encode_write(int device, uintptr_t stream, uintptr_t data, int64_t num_masks
                                   stream_of(device, stream));
 }
 
+int64_t sampling_workspace(int64_t num_bytes, int64_t num_masks) {
+  return sa1b::cuda::sampling_workspace(batch_at(0, num_bytes, num_masks));
+}
+
+int boundary_area(int device, uintptr_t stream, uintptr_t data, int64_t num_bytes,
+                  int64_t num_masks, uintptr_t area, uintptr_t workspace) {
+  py::gil_scoped_release release;
+  return sa1b::cuda::boundary_area(batch_at(data, num_bytes, num_masks), pointer<int64_t>(area),
+                                   pointer<void>(workspace), stream_of(device, stream));
+}
+
+int pixels_at_ranks(int device, uintptr_t stream, uintptr_t data, int64_t num_bytes,
+                    int64_t num_masks, int region, uintptr_t ranks, int64_t num_ranks,
+                    uintptr_t points, uintptr_t workspace) {
+  py::gil_scoped_release release;
+  return sa1b::cuda::pixels_at_ranks(
+      batch_at(data, num_bytes, num_masks), static_cast<sa1b::Region>(region),
+      pointer<const int64_t>(ranks), num_ranks, pointer<int64_t>(points), pointer<void>(workspace),
+      stream_of(device, stream));
+}
+
 }  // namespace
 
 void sa1b::bind_cuda(py::module_& m) {
@@ -128,4 +150,7 @@ void sa1b::bind_cuda(py::module_& m) {
   m.def("encode_workspace", &encode_workspace);
   m.def("encode_measure", &encode_measure);
   m.def("encode_write", &encode_write);
+  m.def("sampling_workspace", &sampling_workspace);
+  m.def("boundary_area", &boundary_area);
+  m.def("pixels_at_ranks", &pixels_at_ranks);
 }

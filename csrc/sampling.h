@@ -37,4 +37,15 @@ int64_t interior_points(const Batch& batch,
                         int num_threads);
 
 }  // namespace cpu
+
+namespace cuda {
+
+int64_t sampling_workspace(const Batch& batch);  // for both that follow
+
+int boundary_area(const Batch& batch, int64_t* area, void* workspace, const Stream& stream);
+
+int pixels_at_ranks(const Batch& batch, Region region, const int64_t* ranks, int64_t num_ranks,
+                    int64_t* points, void* workspace, const Stream& stream);
+
+}  // namespace cuda
 }  // namespace sa1b

@@ -3,6 +3,7 @@
 #include <iterator>
 
 #include "cuda.h"
+#include "sampling.h"
 
 namespace sa1b::test {
 namespace {
@@ -106,6 +107,33 @@ std::vector<int64_t> run_cuda_pairs(Random& random, const Batch& a, const Batch&
   return {out.get(), out.get() + size};
 }
 
+// Pixels of any ranks. Where a string goes back, a boundary is counted more than once.
+std::vector<int64_t> run_cuda_points(Random& random, const Batch& batch, Region region,
+                                     const std::vector<int64_t>& ranks) {
+  const int64_t n = batch.num_masks;
+  const auto num_ranks = static_cast<int64_t>(ranks.size());
+  std::vector<int64_t> of_all;
+  for (int64_t i = 0; i < n; ++i) of_all.insert(of_all.end(), ranks.begin(), ranks.end());
+  const auto exact_ranks = copied(of_all);
+  const auto points = exactly<int64_t>(2 * n * num_ranks), area = exactly<int64_t>(n);
+  std::fill_n(points.get(), 2 * n * num_ranks, INT64_MIN);
+  std::fill_n(area.get(), n, kUnwritten);
+  const Aligned workspace = random_bytes(random, cuda::sampling_workspace(batch));
+  CHECK(cuda::pixels_at_ranks(batch, region, exact_ranks.get(), num_ranks, points.get(),
+                              workspace.get(), kStream) == cudaSuccess);
+  CHECK(cuda::boundary_area(batch, area.get(), workspace.get(), kStream) == cudaSuccess);
+  for (int64_t i = 0; i < n; ++i) {
+    Mask mask;
+    if (!batch.mask(i, &mask)) mask = Mask{};
+    CHECK(area[i] >= 0 && static_cast<uint64_t>(area[i]) <= batch.num_bytes * mask.pixels());
+    for (int64_t k = i * num_ranks; k < (i + 1) * num_ranks; ++k) {
+      const int64_t x = points[2 * k], y = points[2 * k + 1];
+      CHECK((x == -1 && y == -1) || (x >= 0 && x < mask.w && y >= 0 && y < mask.h));
+    }
+  }
+  return {points.get(), points.get() + 2 * n * num_ranks};
+}
+
 // Good masks between bad ones: strings of garbage, sizes that no mask has.
 void good_masks_beside_bad_ones() {
   for (uint64_t seed = 0; seed < 18; seed += kStep) {
@@ -134,8 +162,13 @@ void good_masks_beside_bad_ones() {
     const std::vector<int64_t> shared =
         run_cuda_pairs(random, block.batch(), block.batch(), kNotGrouped, n, n);
     const std::vector<int64_t> expected = run_intersection(sound.batch(), sound.batch(), 1);
+    const auto region = static_cast<Region>(random.below(3));
+    const std::vector<int64_t> ranks = {0, 1, 2, 7, 50, 399, 400};
+    const std::vector<int64_t> points = run_cuda_points(random, block.batch(), region, ranks);
+    const std::vector<int64_t> sound_points = run_cuda_points(random, sound.batch(), region, ranks);
     for (int64_t i = 0; i < n; ++i) {
       if (!good[i]) continue;
+      CHECK(same_bytes(&points[14 * i], &sound_points[14 * i], 14));
       const Pixels truth(20, counts[i]);
       for (int64_t k = 0; k < 400; ++k)
         CHECK((pixels[400 * i + k] != 0) == truth.at(k / 20, k % 20));
@@ -173,6 +206,45 @@ void random_headers() {
     run_cuda_pairs(random, batch, other.batch(), kNotGrouped, num_masks, other.batch().num_masks);
     run_cuda_pairs(random, other.batch(), batch, kNotGrouped, other.batch().num_masks, num_masks);
     run_cuda_pairs(random, batch, batch, num_images, random.below(9), random.below(9));
+    std::vector<int64_t> ranks = {0, 3, kMaxPixels - 1, INT64_MAX, INT64_MIN};
+    for (int k = 0; k < 5; ++k) ranks.push_back(random_word(random, 20));
+    run_cuda_points(random, batch, static_cast<Region>(random.below(3)), ranks);
+  }
+}
+
+// Masks that read and write what others do as well. Every second one ends before it begins.
+void strings_that_overlap() {
+  for (uint64_t seed = 0; seed < 8; seed += kStep) {
+    Random random(seed);
+    emulator::set_seed(seed);
+    std::vector<Rle> rles(9, Rle{100, 100, Chars(200, '1')});
+    BatchBlock block(rles);
+    const Batch& batch = block.batch();
+    for (int64_t i = 0; i <= batch.num_masks; ++i) {
+      block.set_word(2 * batch.num_masks + i,
+                     batch.num_bytes - (i % 2 ? 0 : random.between(90, 99)));
+    }
+    for (const Region region : {Region::kForeground, Region::kBackground, Region::kBoundary}) {
+      run_cuda_points(random, batch, region, {0, 1, 2, 3, 10, 30, 49});
+    }
+  }
+}
+
+// Counts that are negative, so that runs end before they begin.
+void strings_that_go_back() {
+  for (uint64_t seed = 0; seed < 8; seed += kStep) {
+    Random random(seed);
+    emulator::set_seed(seed);
+    std::vector<Rle> rles;
+    for (int64_t n = 9; n > 0; --n) {
+      Counts counts;
+      for (int64_t k = random.below(200); k > 0; --k) {
+        counts.push_back(static_cast<uint32_t>(random.between(-9, 20)));
+      }
+      rles.push_back({20, 20, to_chars(counts)});
+    }
+    const BatchBlock block(rles);
+    run_cuda_points(random, block.batch(), Region::kBoundary, {0, 1, 10, 50, 99, 399, 500});
   }
 }
 
@@ -186,6 +258,7 @@ void endless_values() {
     run_cuda_regions(block.batch());
     run_decode(random, block.batch(), kNotGrouped, 4, false);
     run_cuda_pairs(random, block.batch(), block.batch(), kNotGrouped, 4, 4);
+    run_cuda_points(random, block.batch(), Region::kBoundary, {0, 1, 10, 100, 399});
   }
 }
 
@@ -195,5 +268,7 @@ void endless_values() {
 int main() {
   sa1b::test::good_masks_beside_bad_ones();
   sa1b::test::random_headers();
+  sa1b::test::strings_that_overlap();
+  sa1b::test::strings_that_go_back();
   sa1b::test::endless_values();
 }
