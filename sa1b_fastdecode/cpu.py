@@ -184,6 +184,31 @@ class Operators:
         )
         return torch.frombuffer(block, dtype=torch.uint8)
 
+    def boundary_area(self, data: Tensor, num_masks: int) -> Tensor:
+        """Return int64 (N,)."""
+        area = torch.empty(num_masks, dtype=torch.int64, device="cpu")
+        status = self._kernels.boundary_area(
+            data.data_ptr(), data.numel(), num_masks, area.data_ptr(), torch.get_num_threads()
+        )
+        raise_for(status)
+        return area
+
+    def pixels_at_ranks(self, data: Tensor, num_masks: int, ranks: Tensor, region: int) -> Tensor:
+        """Return int64 (N, n, 2): x and y, -1 for a rank that no pixel of the region has."""
+        points = torch.empty(*ranks.shape, 2, dtype=torch.int64, device="cpu")
+        status = self._kernels.pixels_at_ranks(
+            data.data_ptr(),
+            data.numel(),
+            num_masks,
+            region,
+            ranks.data_ptr(),
+            ranks.shape[1],
+            points.data_ptr(),
+            torch.get_num_threads(),
+        )
+        raise_for(status)
+        return points
+
 
 def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,9 @@ _ADVICE = {
     100: "see whether nvidia-smi finds the GPU and CUDA_VISIBLE_DEVICES names it",
     209: "reinstall with TORCH_CUDA_ARCH_LIST naming this GPU's compute capability, such as 9.0",
 }
+
+
+_Table = TypeVar("_Table", Tensor, Tensor | None)
 
 
 class Operators:
@@ -170,6 +173,31 @@ class Operators:
         self._run("encode_write", masks, *dense, workspace.data_ptr(), block.data_ptr())
         return block
 
+    def boundary_area(self, data: Tensor, num_masks: int) -> Tensor:
+        """Return int64 (N,)."""
+        area = data.new_empty(num_masks, dtype=torch.int64)
+        workspace = _workspace(self._native.sampling_workspace(data.numel(), num_masks), data)
+        addresses = (area.data_ptr(), workspace.data_ptr())
+        self._run("boundary_area", data, *_block(data, num_masks), *addresses)
+        return area
+
+    def pixels_at_ranks(self, data: Tensor, num_masks: int, ranks: Tensor, region: int) -> Tensor:
+        """Return int64 (N, n, 2): x and y, -1 for a rank that no pixel of the region has."""
+        points = data.new_empty((*ranks.shape, 2), dtype=torch.int64)
+        workspace = _workspace(self._native.sampling_workspace(data.numel(), num_masks), data)
+        there = on_device_of(data, ranks)
+        self._run(
+            "pixels_at_ranks",
+            data,
+            *_block(data, num_masks),
+            region,
+            _address(there),
+            ranks.shape[1],
+            points.data_ptr(),
+            workspace.data_ptr(),
+        )
+        return points
+
 
 def _block(data: Tensor, num_masks: int) -> tuple[int, int, int]:
     return data.data_ptr(), data.numel(), num_masks
@@ -183,13 +211,14 @@ def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def on_device_of(data: Tensor, table: Tensor | None) -> Tensor | None:
+def on_device_of(data: Tensor, table: _Table) -> _Table:
     """Return a small table where the batch is, without waiting for the copy."""
     if table is None or table.device == data.device:
         return table
     if torch.cuda.is_current_stream_capturing():
         raise RuntimeError(
-            "select, crop and iscrowd are copied from the host, which a CUDA graph cannot replay; "
-            "make them before the capture, or capture without them"
+            "select, crop, iscrowd and what a generator of the CPU draws are copied from the "
+            "host, which a CUDA graph cannot replay; make them before the capture, or capture "
+            "without them"
         )
     return table.pin_memory().to(data.device, non_blocking=True)

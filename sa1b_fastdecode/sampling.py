@@ -15,8 +15,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from sa1b_fastdecode import library
+from sa1b_fastdecode import dispatch, library
 from sa1b_fastdecode import status as status_codes
+from sa1b_fastdecode.cuda import on_device_of
 from sa1b_fastdecode.pack import pack_rles
 from sa1b_fastdecode.rle_batch import RLEBatch
 
@@ -38,19 +39,20 @@ def sample_points(
         n: points of each mask.
         region: "foreground"; "background", all other pixels; or "boundary", pixels of the mask
             with a pixel above, below, left or right that is not in it or not in the image.
-        generator: where randomness comes from, on the device of the masks; default: torch's own.
-            The same seed gives the same points on every backend of a device.
+        generator: where randomness comes from, on the CPU or on the device of the masks; default:
+            torch's own there. Seeded alike, generators of the same kind of device give the same
+            points wherever the masks are; one of a GPU draws other numbers than one of the CPU.
 
     Returns:
-        Tensor: float32 ``(N, n, 2)``: x and y of pixels, as SAM takes its point prompts. NaN for a
-        mask without a pixel of that kind. Of a batch grouped by image too, masks in order.
-        Exact up to 2**24.
+        Tensor: float32 ``(N, n, 2)``: x and y of pixels, as SAM takes its point prompts, on the
+        device of the masks. NaN for a mask without a pixel of that kind. Of a batch grouped by
+        image too, masks in order. Exact up to 2**24.
 
     Raises:
-        ValueError: another ``region``; a negative ``n``.
+        ValueError: another ``region``; a negative ``n``; a generator on another device.
 
     Note:
-        Bit-identical on every backend. Memory: a few numbers a point.
+        Bit-identical on every backend. Memory: a few numbers a point. Does not wait for the GPU.
 
     Example:
         >>> masks = [{"size": [2, 3], "counts": c} for c in ([1, 2, 3], [6])]
@@ -70,13 +72,34 @@ def sample_points(
         raise ValueError(f"n must not be negative, but is {n}")
     # Below 2**62, so that what the remainder prefers it prefers by less than one in 2**30.
     draws = torch.randint(
-        2**62, (len(batch), n), generator=generator, dtype=torch.int64, device=batch.device
+        2**62,
+        (len(batch), n),
+        generator=generator,
+        dtype=torch.int64,
+        device=_device_of(generator, batch),
     )
-    ranks = draws % _count_pixels(batch, region).clamp(min=1)[:, None]
+    ranks = on_device_of(batch.data, draws) % _count_pixels(batch, region).clamp(min=1)[:, None]
     points = torch.ops.sa1b_fastdecode.pixels_at_ranks.default(
         batch.data, batch.num_masks, ranks, _REGIONS[region]
     )
     return torch.where(points < 0, torch.nan, points.to(torch.float32))
+
+
+def _device_of(generator: torch.Generator | None, batch: RLEBatch) -> torch.device:
+    """Return where to draw random numbers."""
+    if generator is None:
+        return batch.device
+    if generator.device not in (batch.device, torch.device("cpu")):
+        raise ValueError(
+            f"the generator is on {generator.device}, the masks are on {batch.device}; "
+            "one on the CPU serves all"
+        )
+    return generator.device
+
+
+def _sizes(batch: RLEBatch) -> Tensor:
+    """Return int64 (N, 2): height and width of each mask, on the device of the batch."""
+    return batch.data[: 16 * len(batch)].view(torch.int64).view(-1, 2)
 
 
 def _count_pixels(batch: RLEBatch, region: Region) -> Tensor:
@@ -85,7 +108,7 @@ def _count_pixels(batch: RLEBatch, region: Region) -> Tensor:
         count: Tensor = torch.ops.sa1b_fastdecode.boundary_area.default(batch.data, batch.num_masks)
         return count
     area = batch.area()
-    return area if region == "foreground" else batch.sizes.prod(dim=1).to(area.device) - area
+    return area if region == "foreground" else _sizes(batch).prod(dim=1) - area
 
 
 def sample_boxes(
@@ -104,12 +127,12 @@ def sample_boxes(
         generator: as in :func:`sample_points`.
 
     Returns:
-        Tensor: float32 ``(N, 4)``: x0, y0, x1, y1 in pixels, as SAM takes its box prompts; without
-        noise x1 and y1 are the ends of the last pixel. Inside the image, x0 <= x1, y0 <= y1. NaN
-        for an empty mask.
+        Tensor: float32 ``(N, 4)``: x0, y0, x1, y1 in pixels, as SAM takes its box prompts, on the
+        device of the masks; without noise x1 and y1 are the ends of the last pixel. Inside the
+        image, x0 <= x1, y0 <= y1. NaN for an empty mask.
 
     Raises:
-        ValueError: ``scale`` or ``limit`` is negative or NaN.
+        ValueError: ``scale`` or ``limit`` is negative or NaN; a generator on another device.
 
     Example:
         >>> sample_boxes({"size": [2, 3], "counts": [1, 2, 3]}, scale=0)
@@ -121,11 +144,14 @@ def sample_boxes(
     boxes = batch.bbox()
     origin, side = boxes[:, :2], boxes[:, 2:]
     noise = torch.randn(
-        (len(batch), 2, 2), generator=generator, dtype=torch.float32, device=batch.device
+        (len(batch), 2, 2),
+        generator=generator,
+        dtype=torch.float32,
+        device=_device_of(generator, batch),
     )
-    moved = (noise * (scale * side[:, None])).clamp(-limit, limit)
+    moved = (on_device_of(batch.data, noise) * (scale * side[:, None])).clamp(-limit, limit)
     corners = torch.stack([origin, origin + side], 1) + moved
-    extent = batch.sizes.flip(1).to(corners.device, torch.float32)
+    extent = _sizes(batch).flip(1).to(torch.float32)
     corners = corners.clamp(min=0).minimum(extent[:, None])
     jittered = torch.sort(corners, dim=1)[0].flatten(1)
     return jittered.masked_fill(side[:, :1] == 0, torch.nan)
@@ -148,6 +174,7 @@ def interior_points(masks: Any) -> tuple[Tensor, Tensor]:
 
     Raises:
         ValueError: a mask of more than 2**24 rows.
+        RuntimeError: the masks are on a GPU.
 
     Note:
         Bit-identical on every backend. Time follows the pixels of the masks.
@@ -185,11 +212,7 @@ def _interior_points_fake(data: Tensor, num_masks: int) -> Tensor:
 
 def _boundary_area(data: Tensor, num_masks: int) -> Tensor:
     library.check_data(data)
-    area = torch.empty(num_masks, dtype=torch.int64, device="cpu")
-    status = library.cpu_kernels(data).boundary_area(
-        data.data_ptr(), data.numel(), num_masks, area.data_ptr(), torch.get_num_threads()
-    )
-    status_codes.raise_for(status)
+    area: Tensor = dispatch.operators(data.device.type).boundary_area(data, num_masks)
     return area
 
 
@@ -201,25 +224,17 @@ def _pixels_at_ranks(data: Tensor, num_masks: int, ranks: Tensor, region: int) -
     library.check_data(data)
     _check_ranks(num_masks, ranks, region)
     ranks = ranks.contiguous()
-    points = torch.empty(*ranks.shape, 2, dtype=torch.int64, device="cpu")
-    status = library.cpu_kernels(data).pixels_at_ranks(
-        data.data_ptr(),
-        data.numel(),
-        num_masks,
-        region,
-        library.address_of(ranks, torch.int64, ranks.numel()),
-        ranks.shape[1],
-        points.data_ptr(),
-        torch.get_num_threads(),
+    library._check_table(ranks, ranks.numel(), torch.int64, data, "ranks")
+    points: Tensor = dispatch.operators(data.device.type).pixels_at_ranks(
+        data, num_masks, ranks, region
     )
-    status_codes.raise_for(status)
     return points
 
 
 def _pixels_at_ranks_fake(data: Tensor, num_masks: int, ranks: Tensor, region: int) -> Tensor:
     library._check_places(data, ranks)
     _check_ranks(num_masks, ranks, region)
-    return ranks.new_empty((*ranks.shape, 2))
+    return data.new_empty((*ranks.shape, 2), dtype=torch.int64)
 
 
 def _check_ranks(num_masks: int, ranks: Tensor, region: int) -> None:

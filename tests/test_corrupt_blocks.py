@@ -10,7 +10,7 @@ from conftest import EMULATED
 from good import BATCH, GOOD
 
 import sa1b_fastdecode as fd
-from sa1b_fastdecode import RLEBatch, dispatch
+from sa1b_fastdecode import RLEBatch, dispatch, sampling
 
 
 def corrupt_blocks():
@@ -38,6 +38,7 @@ def operator_calls(data, num_masks):
     ops = torch.ops.sa1b_fastdecode
     out = torch.full((3, 4, 5), 7, dtype=torch.uint8)
     planes = torch.tensor([2, 0, 1])
+    ranks = torch.tensor([[0, 9]] * 3)
     return [
         lambda: ops.decode(data, num_masks, None, planes, None, False, [3, 4, 5], torch.uint8, 1),
         lambda: ops.decode(data, num_masks, None, planes, None, True, [3, 9, 9], torch.float32, 2),
@@ -45,6 +46,11 @@ def operator_calls(data, num_masks):
         lambda: ops.area(data, num_masks),
         lambda: ops.bbox(data, num_masks),
         lambda: ops.centroid(data, num_masks),
+        lambda: ops.boundary_area(data, num_masks),
+        *(
+            lambda region=region: ops.pixels_at_ranks(data, num_masks, ranks, region)
+            for region in sampling._REGIONS.values()
+        ),
         *(
             call
             for a, b in (((data, num_masks), (BATCH.data, 3)), ((BATCH.data, 3), (data, num_masks)))

@@ -45,11 +45,10 @@ def instances():
 
 
 def launchers():
-    """Return the names of all functions that launch.h promises of the GPU."""
-    (declared,) = re.findall(
-        r"namespace cuda \{(.*?)\}  // namespace cuda", (CSRC / "launch.h").read_text(), re.DOTALL
-    )
-    return set(re.findall(r"^(?:int|int64_t) (\w+)\(", declared, re.MULTILINE))
+    """Return the names of all functions that the headers promise of the GPU."""
+    headers = "".join(path.read_text() for path in sorted(CSRC.glob("*.h")))
+    declared = re.findall(r"namespace cuda \{(.*?)\}  // namespace cuda", headers, re.DOTALL)
+    return set(re.findall(r"^(?:int|int64_t) (\w+)\(", "".join(declared), re.MULTILINE))
 
 
 class Noting:
@@ -70,6 +69,7 @@ def use_everything():
         batch.area()
         batch.iou(batch)
         batch.intersecting_pairs(batch)
+        batch.sample_points(2, "boundary")
         for map_of_planes in ({}, {"crop": (1, 2, 30, 60)}, {"size": (20, 40)}):
             batch.decode_bits(**map_of_planes)
             for dtype in (torch.uint8, torch.float16, torch.float32):

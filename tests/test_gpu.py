@@ -20,9 +20,19 @@ from torch.utils.data import DataLoader
 
 import sa1b_fastdecode as fd
 from sa1b_fastdecode.data.prefetch import DevicePrefetcher
+from sa1b_fastdecode.sampling import _REGIONS, interior_points, sample_boxes
 
 DEVICE = "cuda"
 LONG = 1 << 29  # clock cycles, a quarter of a second and more
+
+ops = torch.ops.sa1b_fastdecode
+
+
+def pixels_at_ranks(batch, region):
+    """Return some pixels of each mask's region, of ranks that are on the batch's device."""
+    ranks = torch.arange(0, 2000, 40, device=batch.device).expand(batch.num_masks, -1)
+    return ops.pixels_at_ranks(batch.data, batch.num_masks, ranks, _REGIONS[region])
+
 
 # The arguments of decode that need a table are copied from the host without waiting, too.
 CROWD = [False, True, False] * 3
@@ -39,6 +49,10 @@ CALLS = {
     "intersection": lambda batch: batch.intersection(batch),
     "iou": lambda batch: batch.iou(batch),
     "containment": lambda batch: batch.containment(batch),
+    "boundary_area": lambda batch: ops.boundary_area(batch.data, batch.num_masks),
+    "foreground": lambda batch: pixels_at_ranks(batch, "foreground"),
+    "background": lambda batch: pixels_at_ranks(batch, "background"),
+    "boundary": lambda batch: pixels_at_ranks(batch, "boundary"),
 }
 CALLS_WITH_TABLES = {
     "select": lambda batch: batch.decode(select=[-1, 0, 3]),
@@ -92,12 +106,8 @@ def synchronizing(mode):
 # --- Nothing waits for the GPU
 
 
-@pytest.mark.parametrize("kind", BATCHES)
-@pytest.mark.parametrize("name", [*CALLS, *CALLS_WITH_TABLES])
-def test_calls_do_not_wait(name, kind):
-    """The GPU has not even begun when they return."""
-    call = (CALLS | CALLS_WITH_TABLES)[name]
-    on_host = BATCHES[kind][0]
+def check_that_nothing_waits(call, on_host):
+    """The GPU has not even begun when the call returns."""
     batch = on_host.to(DEVICE)
     call(batch)  # memory and kernels are there from here on
     torch.cuda.synchronize()
@@ -108,6 +118,38 @@ def test_calls_do_not_wait(name, kind):
         done.record()
         assert not done.query()
     assert_equal(result, call(on_host))
+
+
+@pytest.mark.parametrize("kind", BATCHES)
+@pytest.mark.parametrize("name", [*CALLS, *CALLS_WITH_TABLES])
+def test_calls_do_not_wait(name, kind):
+    check_that_nothing_waits((CALLS | CALLS_WITH_TABLES)[name], BATCHES[kind][0])
+
+
+@pytest.mark.parametrize("kind", BATCHES)
+@pytest.mark.parametrize("region", _REGIONS)
+def test_random_points_and_boxes(region, kind):
+    """With a generator of the CPU they are those of the CPU; none of another device is taken."""
+    on_host = BATCHES[kind][0]
+
+    def draw(batch):
+        generator = torch.Generator().manual_seed(3)
+        points = batch.sample_points(20, region, generator=generator)
+        return torch.cat([points.flatten(1), sample_boxes(batch, generator=generator)], 1)
+
+    check_that_nothing_waits(draw, on_host)
+    batch = on_host.to(DEVICE)
+    with synchronizing("error"):
+        points, boxes = batch.sample_points(20, region), sample_boxes(batch)
+    assert points.is_cuda
+    assert boxes.is_cuda
+    with pytest.raises(ValueError, match="the generator is on cuda:0, the masks are on cpu"):
+        on_host.sample_points(20, region, generator=torch.Generator(DEVICE))
+
+
+def test_what_a_gpu_does_not_do():
+    with pytest.raises(RuntimeError, match=r"use \.cpu\(\)"):
+        interior_points(FLAT.to(DEVICE))
 
 
 @pytest.mark.parametrize("pinned", [False, True])
@@ -488,8 +530,8 @@ def test_more_masks_and_images_than_16_bits_count():
     flat, images = fd.pack_rles(rles), fd.pack_rles([[rle] for rle in rles])
     assert len(flat) > 70_000
     on_device = flat.to(DEVICE)
-    for name in ("area", "bbox", "centroid", "decode"):
-        assert_equal(getattr(on_device, name)(), getattr(flat, name)())
+    for name in ("area", "bbox", "centroid", "decode", "boundary_area", "background"):
+        assert_equal(CALLS[name](on_device), CALLS[name](flat))
     assert fd.encode_masks(on_device.decode()) == fd.encode_masks(flat.decode())
     for name in ("decode", "iou"):
         assert_equal(CALLS[name](images.to(DEVICE)), CALLS[name](images))
@@ -504,7 +546,7 @@ def test_more_masks_and_images_than_16_bits_count():
 def test_more_rows_and_columns_than_16_bits_count(size):
     on_host = fd.encode_masks(FLAT.decode(size=size))
     batch = on_host.to(DEVICE)
-    for name in ("decode", "float32", "area", "bbox", "centroid", "iou"):
+    for name in ("decode", "float32", "area", "bbox", "centroid", "iou", "boundary"):
         assert_equal(CALLS[name](batch), CALLS[name](on_host))
     assert fd.encode_masks(batch.decode()) == on_host
 
@@ -537,8 +579,8 @@ def test_hostile_strings(strings, sides):
 
 def test_blocks_that_lie():
     """A kernel cannot raise; it must only stay inside its buffers, and the GPU must live on."""
-    ops = torch.ops.sa1b_fastdecode
     n = len(FLAT)
+    ranks = torch.arange(0, 9000, 90, device=DEVICE).expand(n, -1)
     words = 3 * n + 1
     for word in range(words):
         for value in (-1, 0, 7, 2**31, 2**32, 2**50, 2**63 - 1, -(2**63)):
@@ -552,8 +594,10 @@ def test_blocks_that_lie():
             assert int(out.max()) <= 1
             assert bool((memory[:256] == 0xA5).all())
             assert bool((memory[-256:] == 0xA5).all())
-            for name in ("area", "bbox", "centroid"):
+            for name in ("area", "bbox", "centroid", "boundary_area"):
                 getattr(ops, name)(data, n)
+            for region in _REGIONS.values():
+                ops.pixels_at_ranks(data, n, ranks, region)
             ops.iou(data, n, data, n, None, [n, n])
             ops.intersecting_pairs(data, n, data, n, None)
     torch.cuda.synchronize()

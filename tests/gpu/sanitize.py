@@ -18,6 +18,9 @@ import torch  # noqa: E402
 from reference import counts_to_string, mask_to_counts  # noqa: E402
 
 import sa1b_fastdecode as fd  # noqa: E402
+from sa1b_fastdecode.sampling import _REGIONS  # noqa: E402
+
+ops = torch.ops.sa1b_fastdecode
 
 
 def masks_of(h, w):
@@ -68,6 +71,19 @@ def use_everything(on_host):
         batch.intersecting_pairs(other), on_host.intersecting_pairs(on_host), strict=True
     ):
         same(part, wanted)
+    same(boundary_area(batch), boundary_area(on_host))
+    for region in _REGIONS.values():
+        same(pixels_of(batch, region), pixels_of(on_host, region))
+
+
+def boundary_area(batch):
+    return ops.boundary_area(batch.data, batch.num_masks)
+
+
+def pixels_of(batch, region):
+    """Return the pixels of some ranks; those of the GPU are copied there."""
+    ranks = torch.arange(-1, 5000, 7).expand(batch.num_masks, -1)
+    return ops.pixels_at_ranks(batch.data, batch.num_masks, ranks, region)
 
 
 def encode(masks):
@@ -93,7 +109,10 @@ def hostile(seed):
         call()
     batch.iou(batch)
     batch.intersecting_pairs(batch)
-    num_calls += 6
+    boundary_area(batch)
+    for region in _REGIONS.values():
+        pixels_of(batch, region)
+    num_calls += 10
 
 
 def main():
