@@ -1,7 +1,8 @@
 """Every test that takes the fixture ``backend`` runs once on each backend that it is about.
 
 One that takes ``device`` as well puts its tensors there, and so runs on the GPU's backends too, if
-there is a GPU. The others are about what happens on the CPU. ``pytest --backend NAME`` runs the tests of one backend.
+there is a GPU. The others are about what happens on the CPU. ``pytest --backend NAME`` runs the
+tests of one backend.
 """
 
 import contextlib
