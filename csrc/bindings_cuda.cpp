@@ -1,6 +1,8 @@
 // The CUDA kernels as Python sees them: device, stream, addresses and sizes in; 0, a cudaError_t or
 // a (negative) code of launch.h out. The GIL is released around every launch.
 #include "bindings.h"
+#include "labels.h"
+#include "matching.h"
 #include "sampling.h"
 
 namespace py = pybind11;
@@ -136,6 +138,30 @@ int pixels_at_ranks(int device, uintptr_t stream, uintptr_t data, int64_t num_by
       stream_of(device, stream));
 }
 
+int paint_labels(int device, uintptr_t stream, uintptr_t data, int64_t num_bytes, int64_t num_masks,
+                 int64_t num_images, uintptr_t order, uintptr_t labels, int32_t background,
+                 int64_t out_h, int64_t out_w, uintptr_t out, uintptr_t workspace) {
+  py::gil_scoped_release release;
+  return sa1b::cuda::paint_labels(
+      batch_at(data, num_bytes, num_masks),
+      {num_images, pointer<const int64_t>(order), pointer<const int32_t>(labels), background, out_h,
+       out_w, pointer<int32_t>(out)},
+      pointer<void>(workspace), stream_of(device, stream));
+}
+
+int suppress(int device, uintptr_t stream, int64_t num_masks, int64_t num_pairs, uintptr_t area,
+             uintptr_t begins, uintptr_t indices, uintptr_t intersection, int64_t num_images,
+             uintptr_t order, uintptr_t labels, int metric, double threshold, uintptr_t keep,
+             uintptr_t ranks) {
+  py::gil_scoped_release release;
+  return sa1b::cuda::suppress(
+      {num_masks, num_pairs, pointer<const int64_t>(area), pointer<const int64_t>(begins),
+       pointer<const int64_t>(indices), pointer<const int64_t>(intersection)},
+      {num_images, pointer<const int64_t>(order), pointer<const int64_t>(labels), metric, threshold,
+       pointer<uint8_t>(keep)},
+      pointer<int64_t>(ranks), stream_of(device, stream));
+}
+
 }  // namespace
 
 void sa1b::bind_cuda(py::module_& m) {
@@ -153,4 +179,6 @@ void sa1b::bind_cuda(py::module_& m) {
   m.def("sampling_workspace", &sampling_workspace);
   m.def("boundary_area", &boundary_area);
   m.def("pixels_at_ranks", &pixels_at_ranks);
+  m.def("paint_labels", &paint_labels);
+  m.def("suppress", &suppress);
 }

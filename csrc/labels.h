@@ -54,4 +54,13 @@ class SplitLabels {
 int64_t split_labels(const LabelMaps& maps, int num_threads, SplitLabels* split);
 
 }  // namespace cpu
+
+namespace cuda {
+
+// With the workspace of `decode`. What `order` holds beside masks of the image is nothing; masks
+// that are larger than the plane are cut off.
+int paint_labels(const Batch& batch, const LabelPlanes& planes, void* workspace,
+                 const Stream& stream);
+
+}  // namespace cuda
 }  // namespace sa1b

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sa1b_fastdecode.arguments import planes_of_images
 from sa1b_fastdecode.library import Decode
-from sa1b_fastdecode.status import NOT_GROUPED, raise_for
+from sa1b_fastdecode.status import MIXED_SIZES, NOT_GROUPED, raise_for
 
 # Outputs from this size on get their memory from the kernels' ZeroPages: it reads as zero, so that
 # only what lies inside a mask's box is ever written.
@@ -208,6 +208,63 @@ class Operators:
         )
         raise_for(status)
         return points
+
+    def paint_labels(
+        self,
+        data: Tensor,
+        num_masks: int,
+        order: Tensor,
+        labels: Tensor,
+        background: int,
+        shape: Sequence[int],
+    ) -> Tensor:
+        """Paint masks into maps of labels int32 ``(H, W)``, or ``(B, H, W)`` of a grouped batch."""
+        *images, height, width = shape
+        out = torch.empty(*shape, dtype=torch.int32, device="cpu")
+        status = self._kernels.paint_labels(
+            data.data_ptr(),
+            data.numel(),
+            num_masks,
+            images[0] if images else NOT_GROUPED,
+            order.data_ptr(),
+            labels.data_ptr(),
+            background,
+            height,
+            width,
+            out.data_ptr(),
+            torch.get_num_threads(),
+        )
+        if status == MIXED_SIZES:
+            raise ValueError("the masks of one map must have one size")
+        raise_for(status)
+        return out
+
+    def suppress(
+        self,
+        data: Tensor,
+        num_masks: int,
+        order: Tensor,
+        labels: Tensor | None,
+        metric: int,
+        threshold: float,
+        num_images: int | None,
+    ) -> Tensor:
+        """Return bool (N,): which masks remain of those that better ones overlap too much."""
+        keep = torch.empty(num_masks, dtype=torch.bool, device="cpu")
+        status = self._kernels.suppress(
+            data.data_ptr(),
+            data.numel(),
+            num_masks,
+            NOT_GROUPED if num_images is None else num_images,
+            order.data_ptr(),
+            _address(labels),
+            metric,
+            threshold,
+            keep.data_ptr(),
+            torch.get_num_threads(),
+        )
+        raise_for(status)
+        return keep
 
 
 def _address(tensor: Tensor | None) -> int:

@@ -127,6 +127,14 @@ class Operators:
         self, data: Tensor, num_masks: int, other: Tensor, num_other: int, num_images: int | None
     ) -> tuple[Tensor, Tensor]:
         """Return int64 (K, 2) and int64 (K,); waits once, to learn K."""
+        _, *pairs = self._find_pairs(data, num_masks, other, num_other, num_images)
+        indices, intersection = pairs
+        return indices, intersection
+
+    def _find_pairs(
+        self, data: Tensor, num_masks: int, other: Tensor, num_other: int, num_images: int | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return how many pairs come before those of each mask, int64 (N + 1,), and the pairs."""
         images = NOT_GROUPED if num_images is None else num_images
         blocks = (*_block(data, num_masks), *_block(other, num_other), images)
         workspace = _workspace(self._native.pairs_workspace(*blocks), data)
@@ -145,7 +153,7 @@ class Operators:
             begins.data_ptr(),
             workspace.data_ptr(),
         )
-        return indices, intersection
+        return begins, indices, intersection
 
     def encode(self, masks: Tensor, element: tuple[int, int], num_threads: int) -> Tensor:
         """Encode masks ``(N, H, W)`` or ``(H, W)``; waits once, to learn how much they take."""
@@ -198,6 +206,71 @@ class Operators:
         )
         return points
 
+    def paint_labels(
+        self,
+        data: Tensor,
+        num_masks: int,
+        order: Tensor,
+        labels: Tensor,
+        background: int,
+        shape: Sequence[int],
+    ) -> Tensor:
+        """Paint masks into maps of labels int32 ``(H, W)``, or ``(B, H, W)`` of a grouped batch."""
+        out = data.new_empty(shape, dtype=torch.int32)
+        *grouped, height, width = shape
+        images = grouped[0] if grouped else NOT_GROUPED
+        size = self._native.decode_workspace(data.numel(), num_masks, images)
+        workspace = _workspace(size, data)
+        tables = on_device_of(data, order), on_device_of(data, labels)
+        self._run(
+            "paint_labels",
+            data,
+            *_block(data, num_masks),
+            images,
+            *map(_address, tables),
+            background,
+            height,
+            width,
+            out.data_ptr(),
+            workspace.data_ptr(),
+        )
+        return out
+
+    def suppress(
+        self,
+        data: Tensor,
+        num_masks: int,
+        order: Tensor,
+        labels: Tensor | None,
+        metric: int,
+        threshold: float,
+        num_images: int | None,
+    ) -> Tensor:
+        """Return bool (N,): which masks remain of those that better ones overlap too much.
+
+        Waits once, to learn how many pairs of masks have pixels in common.
+        """
+        images = NOT_GROUPED if num_images is None else num_images
+        pairs = self._find_pairs(data, num_masks, data, num_masks, num_images)
+        area, ranks = (data.new_empty(num_masks, dtype=torch.int64) for _ in range(2))
+        self.regions(data, num_masks, area, None, None)
+        keep = data.new_empty(num_masks, dtype=torch.bool)
+        tables = on_device_of(data, order), on_device_of(data, labels)
+        self._run(
+            "suppress",
+            data,
+            num_masks,
+            len(pairs[-1]),
+            *map(_address, (area, *pairs)),
+            images,
+            *map(_address, tables),
+            metric,
+            threshold,
+            keep.data_ptr(),
+            ranks.data_ptr(),
+        )
+        return keep
+
 
 def _block(data: Tensor, num_masks: int) -> tuple[int, int, int]:
     return data.data_ptr(), data.numel(), num_masks
@@ -212,13 +285,15 @@ def _address(tensor: Tensor | None) -> int:
 
 
 def on_device_of(data: Tensor, table: _Table) -> _Table:
-    """Return a small table where the batch is, without waiting for the copy."""
+    """Return a small table where the batch is, without waiting for a copy from the CPU."""
     if table is None or table.device == data.device:
         return table
+    if not table.is_cpu:
+        return table.to(data.device)
     if torch.cuda.is_current_stream_capturing():
         raise RuntimeError(
-            "select, crop, iscrowd and what a generator of the CPU draws are copied from the "
-            "host, which a CUDA graph cannot replay; make them before the capture, or capture "
+            "select, crop, iscrowd, labels and what a generator of the CPU draws are copied from "
+            "the host, which a CUDA graph cannot replay; make them before the capture, or capture "
             "without them"
         )
     return table.pin_memory().to(data.device, non_blocking=True)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from sa1b_fastdecode import arguments, dispatch, library
 from sa1b_fastdecode import status as status_codes
+from sa1b_fastdecode.cuda import on_device_of
 from sa1b_fastdecode.grouping import image_of_masks, sort_by_image
 from sa1b_fastdecode.pack import pack_rles
 from sa1b_fastdecode.rle_batch import RLEBatch
@@ -97,9 +98,11 @@ def _check_sizes(batch: RLEBatch) -> None:
     """Raise if masks that share a map differ in size."""
     if batch.uniform:
         return
-    sizes = batch.sizes
-    image = image_of_masks(batch)
-    begin = torch.searchsorted(image, image)  # the first mask of the same image
+    sizes, counts = batch.sizes, batch.counts_per_image
+    begin = torch.zeros(len(sizes), dtype=torch.int64, device="cpu")
+    if counts is not None:
+        begin = (counts.cumsum(0) - counts).repeat_interleave(counts)
+    # `begin` is the first mask of the same image.
     wrong = (sizes != sizes[begin]).any(dim=1)
     if bool(wrong.any()):
         i = int(wrong.int().argmax())
@@ -126,22 +129,22 @@ def _paint_order(batch: RLEBatch, on_top: Any) -> Tensor:
 
 
 def _read_priorities(batch: RLEBatch, on_top: Any) -> Tensor:
-    priorities = torch.as_tensor(on_top).to(batch.device)
+    priorities = torch.as_tensor(on_top)
     if tuple(priorities.shape) != (batch.num_masks,):
         raise ValueError(
             f"on_top must have shape ({batch.num_masks},), not {tuple(priorities.shape)}"
         )
     if bool(priorities.isnan().any()):
         raise ValueError(f"mask {int(priorities.isnan().int().argmax())}: its priority is NaN")
-    return priorities
+    return on_device_of(batch.data, priorities)
 
 
 def _read_labels(batch: RLEBatch, labels: Any) -> Tensor:
-    """Return int32 (N,)."""
+    """Return int32 (N,), where the batch is or on the CPU."""
     if labels is None:
         image = image_of_masks(batch)
-        place = torch.arange(batch.num_masks, device="cpu") - torch.searchsorted(image, image)
-        return (place + 1).to(batch.device, torch.int32)
+        place = torch.arange(batch.num_masks, device=batch.device)
+        return (place + 1 - torch.searchsorted(image, image)).to(torch.int32)
     table = arguments._integers(labels, "labels").to(torch.int64)
     if tuple(table.shape) != (batch.num_masks,):
         raise ValueError(f"labels must have shape ({batch.num_masks},), not {tuple(table.shape)}")
@@ -149,7 +152,7 @@ def _read_labels(batch: RLEBatch, labels: Any) -> Tensor:
     if bool(wrong.any()):
         i = int(wrong.int().argmax())
         raise ValueError(f"mask {i}: label {int(table[i])} does not fit into int32")
-    return table.to(batch.device, torch.int32).contiguous()
+    return table.to(torch.int32).contiguous()
 
 
 def from_label_map(label_map: Any, *, background: int | None = 0) -> tuple[RLEBatch, Tensor]:
@@ -281,25 +284,12 @@ def _paint_labels(
     shape: Sequence[int],
 ) -> Tensor:
     library.check_data(data)
-    *images, height, width = shape
-    out = torch.empty(*shape, dtype=torch.int32, device="cpu")
-    status = library.cpu_kernels(data).paint_labels(
-        data.data_ptr(),
-        data.numel(),
-        num_masks,
-        images[0] if images else status_codes.NOT_GROUPED,
-        library.address_of(order, torch.int64, num_masks),
-        library.address_of(labels, torch.int32, num_masks),
-        background,
-        height,
-        width,
-        out.data_ptr(),
-        torch.get_num_threads(),
+    library._check_table(order, num_masks, torch.int64, data, "order")
+    library._check_table(labels, num_masks, torch.int32, data, "labels")
+    label_map: Tensor = dispatch.operators(data.device.type).paint_labels(
+        data, num_masks, order, labels, background, shape
     )
-    if status == status_codes.MIXED_SIZES:
-        raise ValueError("the masks of one map must have one size")
-    status_codes.raise_for(status)
-    return out
+    return label_map
 
 
 def _paint_labels_fake(

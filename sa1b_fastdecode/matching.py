@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sa1b_fastdecode import arguments, library
+from sa1b_fastdecode import arguments, dispatch, library
 from sa1b_fastdecode import status as status_codes
+from sa1b_fastdecode.cuda import on_device_of
 from sa1b_fastdecode.grouping import sort_by_image
 from sa1b_fastdecode.pack import pack_rles
 from sa1b_fastdecode.rle_batch import RLEBatch
@@ -65,15 +66,11 @@ def nms(
         raise ValueError(f"metric must be one of {', '.join(_METRICS)}, not {metric!r}")
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must be from 0 to 1, not {threshold}")
-    order = _by_falling_score(scores, batch)
+    table = _read_scores(scores, batch)
+    order = _by_falling_score(table)
     categories = None
     if labels is not None:
-        categories = arguments._integers(labels, "labels").to(torch.int64)
-        if tuple(categories.shape) != (batch.num_masks,):
-            raise ValueError(
-                f"labels must have shape ({batch.num_masks},), not {tuple(categories.shape)}"
-            )
-        categories = categories.contiguous().to(batch.device)
+        categories = arguments.read_labels(labels, batch.num_masks).contiguous()
     keep = torch.ops.sa1b_fastdecode.suppress.default(
         batch.data,
         batch.num_masks,
@@ -83,20 +80,32 @@ def nms(
         float(threshold),
         batch.num_images,
     )
-    return order[keep[order]]
+    kept = keep[order]
+    # One wait for both: how many there are, and whether their order means anything.
+    num_kept, any_nan = torch.stack([kept.sum(), table.isnan().any()]).tolist()
+    if any_nan:
+        _refuse_nan(table)
+    return order[kept.argsort(stable=True, descending=True)[:num_kept]]
 
 
-def _by_falling_score(scores: Any, batch: RLEBatch) -> Tensor:
-    """Return int64 (N,): the masks by falling score, of equals the first one first."""
+def _read_scores(scores: Any, batch: RLEBatch) -> Tensor:
+    """Return real numbers (N,) where the batch is."""
     table = torch.as_tensor(scores)
     if tuple(table.shape) != (batch.num_masks,):
         raise ValueError(f"scores must have shape ({batch.num_masks},), not {tuple(table.shape)}")
     if table.is_complex():
         raise TypeError(f"scores must be real numbers, not {table.dtype}")
-    table = table.detach().to(batch.device)
-    if bool(table.isnan().any()):
-        raise ValueError(f"mask {int(table.isnan().int().argmax())}: its score is NaN")
-    return table.argsort(stable=True, descending=True)
+    return on_device_of(batch.data, table.detach())
+
+
+def _refuse_nan(scores: Tensor) -> None:
+    if bool(scores.isnan().any()):
+        raise ValueError(f"mask {int(scores.isnan().int().argmax())}: its score is NaN")
+
+
+def _by_falling_score(scores: Tensor) -> Tensor:
+    """Return int64 (N,): the masks by falling score, of equals the first one first."""
+    return scores.argsort(stable=True, descending=True)
 
 
 def iou_pairs(
@@ -195,7 +204,8 @@ def match_greedy(
     thresholds = torch.as_tensor(threshold, dtype=torch.float64)
     if thresholds.dim() > 1 or not bool(((thresholds > 0) & (thresholds <= 1)).all()):
         raise ValueError(f"threshold must be above 0 and at most 1, not {threshold}")
-    order = _by_falling_score(scores, a)
+    table = _read_scores(scores, a)
+    _refuse_nan(table)
     indices, iou = _overlaps(a, b, iscrowd)
     none = torch.zeros(b.num_masks, dtype=torch.bool, device=b.device)
     crowd = none if iscrowd is None else arguments.read_iscrowd(iscrowd, b.num_masks).to(b.device)
@@ -203,7 +213,12 @@ def match_greedy(
     if ignore is not None:
         ignored = crowd | arguments.read_iscrowd(ignore, b.num_masks).to(b.device)
     matches: Tensor = torch.ops.sa1b_fastdecode.match.default(
-        indices, iou, order, crowd, ignored, thresholds.reshape(-1).to(b.device)
+        indices,
+        iou,
+        _by_falling_score(table),
+        crowd,
+        ignored,
+        thresholds.reshape(-1).to(b.device),
     )
     return matches if thresholds.dim() == 1 else matches[0]
 
@@ -282,21 +297,11 @@ def _suppress(
         raise ValueError(f"there is no metric {metric}")
     if num_images is not None and num_images < 0:
         raise ValueError(f"num_images must not be negative, but is {num_images}")
-    images = status_codes.NOT_GROUPED if num_images is None else num_images
-    keep = torch.empty(num_masks, dtype=torch.bool, device="cpu")
-    status = library.cpu_kernels(data).suppress(
-        data.data_ptr(),
-        data.numel(),
-        num_masks,
-        images,
-        library.address_of(order, torch.int64, num_masks),
-        0 if labels is None else library.address_of(labels, torch.int64, num_masks),
-        metric,
-        threshold,
-        keep.data_ptr(),
-        torch.get_num_threads(),
+    library._check_table(order, num_masks, torch.int64, data, "order")
+    library._check_table(labels, num_masks, torch.int64, data, "labels")
+    keep: Tensor = dispatch.operators(data.device.type).suppress(
+        data, num_masks, order, labels, metric, threshold, num_images
     )
-    status_codes.raise_for(status)
     return keep
 
 

@@ -70,6 +70,8 @@ def use_everything():
         batch.iou(batch)
         batch.intersecting_pairs(batch)
         batch.sample_points(2, "boundary")
+        batch.to_label_map()
+        fd.matching.nms(batch, torch.arange(len(batch)), 0.5)
         for map_of_planes in ({}, {"crop": (1, 2, 30, 60)}, {"size": (20, 40)}):
             batch.decode_bits(**map_of_planes)
             for dtype in (torch.uint8, torch.float16, torch.float32):

@@ -4,6 +4,7 @@ import draws
 import numpy as np
 import pytest
 import torch
+from conftest import EMULATED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import counts_to_string, mask_to_counts
@@ -53,7 +54,7 @@ ON_TOP = ["smallest", "first", "last", [3, 1, 4, 1, 5, 9, 2, 6, 5]]
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("on_top", ON_TOP, ids=str)
-def test_to_label_map(cpu_backend, device, size, on_top):
+def test_to_label_map(backend, device, size, on_top):
     masks = draws.every_kind(*size, seed=3)[:9]
     order = np.random.default_rng(5).permutation(9)  # the full mask not always behind the empty one
     masks = [masks[i] for i in order]
@@ -69,16 +70,16 @@ def test_to_label_map(cpu_backend, device, size, on_top):
     assert np.array_equal(result.cpu(), expected)
 
 
-def test_equal_areas_and_priorities_leave_the_first_on_top(cpu_backend):
+def test_equal_areas_and_priorities_leave_the_first_on_top(backend, device):
     mask = np.ones((2, 2), np.uint8)
-    batch = fd.encode_masks(np.stack([mask] * 3))
+    batch = fd.encode_masks(np.stack([mask] * 3)).to(device)
     for on_top in ("smallest", "first", [1, 1, 1], torch.tensor([0.5, 0.5, 0.25])):
         assert to_label_map(batch, on_top=on_top).unique().tolist() == [1]
     assert to_label_map(batch, on_top="last").unique().tolist() == [3]
 
 
 @pytest.mark.parametrize("on_top", ["smallest", "first", "last"])
-def test_grouped_maps(cpu_backend, device, on_top):
+def test_grouped_maps(backend, device, on_top):
     """One map an image; labels begin anew in each; background beside what is smaller."""
     sizes = [(20, 30), (33, 7), (5, 5), (64, 64)]
     images = [draws.every_kind(*size, seed=i)[: 3 + i] for i, size in enumerate(sizes[:2])]
@@ -101,33 +102,45 @@ def test_grouped_maps(cpu_backend, device, on_top):
     assert np.array_equal(result.cpu(), np.stack(expected))
 
 
-def test_no_masks(cpu_backend):
+def test_no_masks(backend, device):
     assert to_label_map([]).shape == (0, 0)
-    empty = fd.pack_rles([[], []], image_sizes=[(3, 4), (2, 5)])
-    assert torch.equal(to_label_map(empty, background=6), torch.full((2, 3, 5), 6).int())
-    assert to_label_map({"size": [0, 4], "counts": [0]}).shape == (0, 4)
+    empty = fd.pack_rles([[], []], image_sizes=[(3, 4), (2, 5)]).to(device)
+    assert torch.equal(to_label_map(empty, background=6).cpu(), torch.full((2, 3, 5), 6).int())
+    none = fd.pack_rles({"size": [0, 4], "counts": [0]}).to(device)
+    assert to_label_map(none).shape == (0, 4)
 
 
-def test_columns_higher_than_the_buffer(cpu_backend):
-    """A column of more pixels than are painted at once."""
+def test_columns_higher_than_the_buffer(backend, device):
+    """A column of more pixels than are painted at once, and more rows than 16 bits count."""
     h, w = 300_001, 3
     rng = np.random.default_rng(0)
     masks = [draws.across_columns(rng, h, w) for _ in range(4)]
-    batch = fd.encode_masks(np.stack(masks))
+    batch = fd.pack_rles([draws.to_rle(mask) for mask in masks]).to(device)
     expected = paint(masks, range(1, 5), [0, 0, 0, 0], 0, (h, w))
-    assert np.array_equal(to_label_map(batch, on_top="first"), expected)
+    assert np.array_equal(to_label_map(batch, on_top="first").cpu(), expected)
 
 
-def test_parts_of_a_large_plane(cpu_backend):
+def test_more_masks_than_are_looked_at_at_once(backend, device):
+    """Stripes that lie over one another, and one below all that shows between them."""
+    h, w, n = 40, 50, 100
+    masks = [np.zeros((h, w), np.uint8) for _ in range(n)]
+    for i, mask in enumerate(masks):
+        mask[i % h, i // 2 % w :] = 1
+    masks[n // 3][:, 5:45] = 1
+    batch = fd.pack_rles([draws.to_rle(mask) for mask in masks]).to(device)
+    for on_top in ("smallest", "first", "last"):
+        expected = paint(masks, range(1, n + 1), priorities_of(on_top, masks), 0, (h, w))
+        assert np.array_equal(to_label_map(batch, on_top=on_top).cpu(), expected)
+
+
+def test_parts_of_a_large_plane(backend, device):
     """Threads that begin in the middle of strings."""
     h, w = 700, 3100
-    batch = fd.encode_masks(
-        np.stack([draws.blobs(np.random.default_rng(i), h, w, 2) for i in range(5)])
-    )
-    masks = batch.decode().numpy()
+    masks = [draws.blobs(np.random.default_rng(i), h, w, 2) for i in range(5)]
+    batch = fd.pack_rles([draws.to_rle(mask) for mask in masks]).to(device)
     torch.set_num_threads(4)
     expected = paint(masks, range(1, 6), priorities_of("smallest", masks), 0, (h, w))
-    assert np.array_equal(to_label_map(batch), expected)
+    assert np.array_equal(to_label_map(batch).cpu(), expected)
 
 
 # --- A map to masks
@@ -278,13 +291,14 @@ def test_panoptic_ids():
 # --- What is refused
 
 
-def test_malformed_to_label_map(cpu_backend):
-    batch = fd.pack_rles([{"size": [2, 3], "counts": [1, 2, 3]}] * 2)
+def test_malformed_to_label_map(backend, device):
+    batch = fd.pack_rles([{"size": [2, 3], "counts": [1, 2, 3]}] * 2).to(device)
     mixed = fd.pack_rles([{"size": [2, 3], "counts": [6]}, {"size": [3, 2], "counts": [6]}])
+    mixed = mixed.to(device)
     with pytest.raises(ValueError, match="mask 0 is 2x3, mask 1 is 3x2"):
         to_label_map(mixed)
     one, *_, other = [*batch.to_coco(), *mixed.to_coco()]
-    grouped = fd.pack_rles([[one], [one, other]])
+    grouped = fd.pack_rles([[one], [one, other]]).to(device)
     with pytest.raises(ValueError, match="mask 1 is 2x3, mask 2 is 3x2"):
         to_label_map(grouped)
     with pytest.raises(ValueError, match=r"labels must have shape \(2,\), not \(3,\)"):
@@ -298,7 +312,7 @@ def test_malformed_to_label_map(cpu_backend):
     with pytest.raises(ValueError, match=r"on_top must have shape \(2,\)"):
         to_label_map(batch, on_top=[1, 2, 3])
     with pytest.raises(ValueError, match="mask 1: its priority is NaN"):
-        to_label_map(batch, on_top=[1, float("nan")])
+        to_label_map(batch, on_top=torch.tensor([1, float("nan")], device=device))
     with pytest.raises(ValueError, match="background must fit into int32"):
         to_label_map(batch, background=2**31)
     with pytest.raises(TypeError, match="int"):
@@ -339,31 +353,46 @@ def test_malformed_colours():
             ids_to_rgb(torch.tensor([0, wrong]))
 
 
-def test_hostile_operators(cpu_backend):
+def test_hostile_operators(backend, device):
     """Whatever is passed to the operators, they stay inside their buffers."""
-    batch = fd.pack_rles([{"size": [2, 3], "counts": [1, 2, 3]}] * 2)
+    data = fd.pack_rles([{"size": [2, 3], "counts": [1, 2, 3]}] * 2).data.to(device)
     order, values = torch.arange(2), torch.arange(2, dtype=torch.int32)
     paint_labels = ops.paint_labels.default
-    with pytest.raises(IndexError):
-        paint_labels(batch.data, 2, torch.tensor([0, 2]), values, 0, [2, 3])
-    with pytest.raises(IndexError):
-        paint_labels(batch.data, 2, torch.tensor([-1, 0]), values, 0, [2, 3])
-    with pytest.raises(ValueError, match="2 contiguous values"):
-        paint_labels(batch.data, 2, torch.arange(3), values, 0, [2, 3])
-    with pytest.raises(ValueError, match="does not fit"):
-        paint_labels(batch.data, 2, order, values, 0, [1, 3])
+    with pytest.raises(ValueError, match="order must be 2 contiguous values"):
+        paint_labels(data, 2, torch.arange(3), values, 0, [2, 3])
+    with pytest.raises(ValueError, match="labels must be 2 contiguous values"):
+        paint_labels(data, 2, order, order, 0, [2, 3])
+    with pytest.raises(ValueError, match="not meta"):
+        paint_labels(data, 2, order.to("meta"), values, 0, [2, 3])
     with pytest.raises(ValueError, match="sizes and offsets"):
-        paint_labels(batch.data, 3, torch.arange(3), torch.zeros(3).int(), 0, [2, 3])
+        paint_labels(data, 3, torch.arange(3), torch.zeros(3).int(), 0, [2, 3])
     with pytest.raises(ValueError, match="sizes and offsets"):
-        paint_labels(batch.data, 2, order, values, 0, [7, 2, 3])
+        paint_labels(data, 2, order, values, 0, [7, 2, 3])
+
+
+def test_tables_that_lie(backend, device):
+    """A GPU paints what it can of them, since it finds out too late."""
+    data = fd.pack_rles([{"size": [2, 3], "counts": [1, 2, 3]}] * 2).data.to(device)
+    values = torch.tensor([8, 9], dtype=torch.int32)
+    whole, cut = [[0, 8, 0], [8, 0, 0]], [[0, 8]]
+    orders = ([0, 2], [-1, 0], [0, 2**63 - 1], [-(2**63), 0])
+    calls = [(torch.tensor(order), [2, 3], whole, IndexError) for order in orders]
+    calls.append((torch.tensor([1, 0]), [1, 2], cut, ValueError))
+    for order, shape, expected, error in calls:
+        call = (data, 2, order, values, 0, shape)
+        if backend in (EMULATED, "cuda"):
+            assert ops.paint_labels(*call).tolist() == expected
+        else:
+            with pytest.raises(error):
+                ops.paint_labels(*call)
 
 
 @given(string=draws.hostile_strings)
 @settings(max_examples=60)
-def test_hostile_strings(cpu_backend, string):
+def test_hostile_strings(fast_backend, device, string):
     """Unvalidated bytes give some map, of nothing but the labels and the background."""
     rles = [{"size": [5, 7], "counts": string}, {"size": [5, 7], "counts": [3, 9, 23]}]
-    batch = fd.pack_rles(rles, validate=False)
+    batch = fd.pack_rles(rles, validate=False).to(device)
     label_map = to_label_map(batch)
     assert set(label_map.unique().tolist()) <= {0, 1, 2}
     assert torch.equal(label_map, to_label_map(batch))
@@ -375,11 +404,15 @@ FLAT = fd.pack_rles([draws.to_rle(mask) for mask in draws.every_kind(12, 17)])
 GROUPED = fd.pack_rles([FLAT[:3], [], FLAT[3:5]])
 
 
-def test_opcheck(cpu_backend):
-    flat = (FLAT.data, 9, torch.arange(9), torch.arange(9, dtype=torch.int32), 0, [12, 17])
+def test_opcheck_paint_labels(backend, device):
+    order, labels = torch.arange(9, device=device), torch.arange(9, dtype=torch.int32)
+    flat = (FLAT.data.to(device), 9, order, labels, 0, [12, 17])
     torch.library.opcheck(ops.paint_labels.default, flat)
-    grouped = (GROUPED.data, 5, torch.arange(5), torch.zeros(5).int(), -1, [3, 14, 20])
+    grouped = (GROUPED.data.to(device), 5, order[:5], labels[:5], -1, [3, 14, 20])
     torch.library.opcheck(ops.paint_labels.default, grouped)
+
+
+def test_opcheck_split_labels(cpu_backend):
     label_map = to_label_map(FLAT)
     for each in (label_map, label_map.T, label_map.expand(2, 12, 17).to(torch.int64)):
         for background in (0, None):

@@ -49,7 +49,6 @@ int64_t suppress(const Batch& batch, const Suppression& suppression, int num_thr
   if (batch.num_masks == 0) return kOk;
   const Outlines outlines(batch, num_threads);
   const Boxes boxes(outlines, order);
-  const bool by_iou = suppression.metric == Pairwise::kIou;
   for (const Image& image : images) {
     const int64_t end = image.first_row + image.rows;
     for (int64_t at = image.first_row; at < end; ++at) {
@@ -60,11 +59,8 @@ int64_t suppress(const Batch& batch, const Suppression& suppression, int num_thr
         const int64_t j = order[place];
         if (!suppression.keep[j] || (labels && labels[i] != labels[j])) return;
         const Outline& other = outlines[j];
-        // Rising with what they share, also after rounding.
         const auto is_over = [&](uint64_t shared) {
-          const uint64_t divisor =
-              by_iou ? uint64_t{kept.area} + other.area - shared : uint64_t{other.area};
-          return static_cast<double>(shared) / static_cast<double>(divisor) > suppression.threshold;
+          return suppression.is_over(kept.area, other.area, shared);
         };
         if (is_over(most_shared(kept, other)) && is_over(intersect(kept, other))) {
           suppression.keep[j] = 0;

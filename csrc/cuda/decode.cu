@@ -321,21 +321,13 @@ cudaError_t launch_decode(const Planes& planes, cudaStream_t stream) {
   return launch_decode<E, Whole>(planes, stream);
 }
 
-bool header_fits(const Batch& batch, int64_t num_images) {
-  return batch.header_fits() && (num_images == kNotGrouped || batch.images_fit(num_images));
-}
-
-int64_t* take_image_begins(Workspace* workspace, int64_t num_images) {
-  return num_images == kNotGrouped ? nullptr : workspace->take<int64_t>(num_images + 1);
-}
-
 }  // namespace
 
 int64_t decode_workspace(const Batch& batch, int64_t num_images) {
   if (!header_fits(batch, num_images)) return 0;
   Workspace needed(nullptr);
   needed.take_runs(batch);
-  take_image_begins(&needed, num_images);
+  needed.take_image_begins(num_images);
   return needed.num_bytes();
 }
 
@@ -367,7 +359,7 @@ int decode(const Batch& batch, int64_t num_images, const Decode& d, void* worksp
   cudaError_t error = cudaSetDevice(stream.device);
   if (error == cudaSuccess) error = parse(batch, planes.runs, {}, handle(stream));
   if (error == cudaSuccess && grouped && !d.planes) {
-    int64_t* const begins = take_image_begins(&memory, num_images);
+    int64_t* const begins = memory.take_image_begins(num_images);
     planes.image_begins = begins;
     planes.planes_per_image = d.num_planes / num_images;
     error = find_image_begins(batch, num_images, begins, handle(stream));

@@ -220,16 +220,13 @@ Sides take_sides(const Batch& a, const Batch& b, int64_t num_images, Workspace* 
   sides.num_a = a.num_masks;
   sides.num_b = b.num_masks;
   sides.num_images = num_images == kNotGrouped ? 1 : num_images;
-  if (num_images != kNotGrouped) {
-    sides.a_begins = workspace->take<int64_t>(num_images + 1);
-    sides.b_begins = sides.same ? sides.a_begins : workspace->take<int64_t>(num_images + 1);
-  }
+  sides.a_begins = workspace->take_image_begins(num_images);
+  sides.b_begins = sides.same ? sides.a_begins : workspace->take_image_begins(num_images);
   return sides;
 }
 
 bool headers_fit(const Batch& a, const Batch& b, int64_t num_images) {
-  if (!a.header_fits() || !b.header_fits()) return false;
-  return num_images == kNotGrouped || (a.images_fit(num_images) && b.images_fit(num_images));
+  return header_fits(a, num_images) && header_fits(b, num_images);
 }
 
 cudaError_t parse_side(const Batch& batch, const Runs& runs, const int64_t* begins,

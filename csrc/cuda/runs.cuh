@@ -34,7 +34,7 @@ __device__ uint32_t first_where(uint32_t n, Holds holds) {
   return low;
 }
 
-// The first of n ends that is beyond a position.
+// The first of n ends that is beyond a position: the run that holds it.
 __device__ inline uint32_t first_beyond(const uint32_t* ends, uint32_t n, uint32_t position) {
   return first_where(n, [=](uint32_t k) { return ends[k] > position; });
 }
@@ -57,6 +57,11 @@ class Workspace {
     runs.masks = take<MaskRuns>(batch.num_masks);
     runs.ends = take<uint32_t>(batch.num_bytes);
     return runs;
+  }
+
+  // Where the images of a batch begin; null if it is not grouped.
+  int64_t* take_image_begins(int64_t num_images) {
+    return num_images == kNotGrouped ? nullptr : take<int64_t>(num_images + 1);
   }
 
   int64_t num_bytes() const { return num_bytes_; }
@@ -82,6 +87,11 @@ cudaError_t parse(const Batch& batch, const Runs& runs, const RegionOutputs& reg
 cudaError_t find_image_begins(const Batch& batch, int64_t num_images,
                               int64_t* begins,  // [num_images + 1]
                               cudaStream_t stream);
+
+// Whether sizes, offsets and, if it is grouped, the table of images fit into the block.
+inline bool header_fits(const Batch& batch, int64_t num_images) {
+  return batch.header_fits() && (num_images == kNotGrouped || batch.images_fit(num_images));
+}
 
 inline cudaStream_t handle(const Stream& stream) {
   return static_cast<cudaStream_t>(stream.stream);
