@@ -115,7 +115,7 @@ def test_columns_higher_than_the_buffer(backend, device):
     h, w = 300_001, 3
     rng = np.random.default_rng(0)
     masks = [draws.across_columns(rng, h, w) for _ in range(4)]
-    batch = fd.pack_rles([draws.to_rle(mask) for mask in masks]).to(device)
+    batch = fd.encode_masks(np.stack(masks)).to(device)
     expected = paint(masks, range(1, 5), [0, 0, 0, 0], 0, (h, w))
     assert np.array_equal(to_label_map(batch, on_top="first").cpu(), expected)
 
@@ -137,7 +137,7 @@ def test_parts_of_a_large_plane(backend, device):
     """Threads that begin in the middle of strings."""
     h, w = 700, 3100
     masks = [draws.blobs(np.random.default_rng(i), h, w, 2) for i in range(5)]
-    batch = fd.pack_rles([draws.to_rle(mask) for mask in masks]).to(device)
+    batch = fd.encode_masks(np.stack(masks)).to(device)
     torch.set_num_threads(4)
     expected = paint(masks, range(1, 6), priorities_of("smallest", masks), 0, (h, w))
     assert np.array_equal(to_label_map(batch).cpu(), expected)

@@ -56,9 +56,8 @@ struct Candidate {
       if (!s.is_mask(other)) continue;
       const int64_t rank_of_other = s.ranks[other];
       if (rank_of_other >= rank) continue;  // itself, and those after it
-      const State state = rank_of_other < first
-                              ? static_cast<State>(s.suppression.keep[other])
-                              : states[rank_of_other - first];
+      const State state = rank_of_other < first ? static_cast<State>(s.suppression.keep[other])
+                                                : states[rank_of_other - first];
       if (state == kRemoved || (labels && labels[other] != labels[mask])) continue;
       const auto shared = static_cast<uint64_t>(overlaps.intersection[pair]);
       if (!s.suppression.is_over(area[other], area[mask], shared)) continue;
