@@ -53,16 +53,24 @@ CALLS = {
     "foreground": lambda batch: pixels_at_ranks(batch, "foreground"),
     "background": lambda batch: pixels_at_ranks(batch, "background"),
     "boundary": lambda batch: pixels_at_ranks(batch, "boundary"),
+    "to_label_map": lambda batch: batch.to_label_map(),
 }
 CALLS_WITH_TABLES = {
     "select": lambda batch: batch.decode(select=[-1, 0, 3]),
     "crop": lambda batch: batch.decode(crop=(1, 2, 60, 70)),
     "iscrowd": lambda batch: batch.iou(batch, CROWD),
 }
-# These have a result whose size the host must learn.
+# These look at their tables on the host, which one graph of a compiler cannot.
+CALLS_THAT_LOOK = {
+    "labels": lambda batch: batch.to_label_map(range(9), on_top=range(9)),
+}
+CALLS_AT_ONCE = CALLS | CALLS_WITH_TABLES | CALLS_THAT_LOOK
+# These have a result whose size the host must learn; nms learns how many pairs there are, too.
 CALLS_THAT_WAIT = {
     "encode": lambda batch: fd.encode_masks(batch.flat().decode()).data,
     "intersecting_pairs": lambda batch: batch.intersecting_pairs(batch)[1],
+    "nms": lambda batch: fd.matching.nms(batch, batch.area(), 0.1, labels=CROWD),
+    "nms by scores from the host": lambda batch: fd.matching.nms(batch, range(9), 0.1),
 }
 
 RLES = [draws.to_rle(mask) for mask in draws.every_kind(67, 131)]
@@ -121,9 +129,9 @@ def check_that_nothing_waits(call, on_host):
 
 
 @pytest.mark.parametrize("kind", BATCHES)
-@pytest.mark.parametrize("name", [*CALLS, *CALLS_WITH_TABLES])
+@pytest.mark.parametrize("name", CALLS_AT_ONCE)
 def test_calls_do_not_wait(name, kind):
-    check_that_nothing_waits((CALLS | CALLS_WITH_TABLES)[name], BATCHES[kind][0])
+    check_that_nothing_waits(CALLS_AT_ONCE[name], BATCHES[kind][0])
 
 
 @pytest.mark.parametrize("kind", BATCHES)
@@ -171,22 +179,20 @@ def test_moving_a_batch_does_not_wait(pinned):
 @pytest.mark.parametrize("kind", BATCHES)
 @pytest.mark.parametrize("name", CALLS_THAT_WAIT)
 def test_calls_that_wait_do_so_once(name, kind):
+    """nms twice."""
     on_host = BATCHES[kind][0]
     batch = on_host.to(DEVICE)
-    masks = batch.decode().flatten(0, -3)
-    call = {
-        "encode": lambda: fd.encode_masks(masks).data,
-        "intersecting_pairs": lambda: batch.intersecting_pairs(batch)[1],
-    }[name]
+    call = CALLS_THAT_WAIT[name]
+    if name == "encode":  # `flat` goes through the host
+        masks = batch.decode().flatten(0, -3)
+        on_host = masks.cpu()
+        batch, call = masks, lambda masks: fd.encode_masks(masks).data
     with synchronizing("warn"), warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        result = call()
-    assert sum("synchronizing" in str(each.message) for each in seen) == 1
-    expected = {
-        "encode": lambda: fd.encode_masks(masks.cpu()).data,
-        "intersecting_pairs": lambda: on_host.intersecting_pairs(on_host)[1],
-    }[name]
-    assert_equal(result, expected())
+        result = call(batch)
+    waits = sum("synchronizing" in str(each.message) for each in seen)
+    assert waits == (2 if name.startswith("nms") else 1)
+    assert_equal(result, call(on_host))
 
 
 # --- CUDA graphs
@@ -240,7 +246,7 @@ def test_graph_cannot_copy_tables_from_the_host():
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         area = batch.area()
-        for call in CALLS_WITH_TABLES.values():
+        for call in (CALLS_WITH_TABLES | CALLS_THAT_LOOK).values():
             with pytest.raises(RuntimeError, match="CUDA graph cannot replay"):
                 call(batch)
     graph.replay()
@@ -288,7 +294,7 @@ def test_every_device_and_the_current_one_stays():
     for index in range(torch.cuda.device_count()):
         place = torch.device(DEVICE, index)
         batch = FLAT.to(place)
-        for call in (CALLS | CALLS_WITH_TABLES | CALLS_THAT_WAIT).values():
+        for call in (CALLS_AT_ONCE | CALLS_THAT_WAIT).values():
             result = call(batch)
             assert result.device == place
             assert torch.cuda.current_device() == current
@@ -533,8 +539,12 @@ def test_more_masks_and_images_than_16_bits_count():
     for name in ("area", "bbox", "centroid", "decode", "boundary_area", "background"):
         assert_equal(CALLS[name](on_device), CALLS[name](flat))
     assert fd.encode_masks(on_device.decode()) == fd.encode_masks(flat.decode())
-    for name in ("decode", "iou"):
+    for name in ("decode", "iou", "to_label_map"):
         assert_equal(CALLS[name](images.to(DEVICE)), CALLS[name](images))
+    assert_equal(on_device.to_label_map(), flat.to_label_map())
+    scores = torch.arange(len(images)) % 1000
+    kept = fd.matching.nms(images.to(DEVICE), scores, 0.5)
+    assert_equal(kept, fd.matching.nms(images, scores, 0.5))
     assert_equal(on_device.iou(on_device[:3]), flat.iou(flat[:3]))
     assert_equal(on_device[:3].iou(on_device), flat[:3].iou(flat))
     found, expected = (batch.intersecting_pairs(batch[:9]) for batch in (on_device, flat))
@@ -546,7 +556,16 @@ def test_more_masks_and_images_than_16_bits_count():
 def test_more_rows_and_columns_than_16_bits_count(size):
     on_host = fd.encode_masks(FLAT.decode(size=size))
     batch = on_host.to(DEVICE)
-    for name in ("decode", "float32", "area", "bbox", "centroid", "iou", "boundary"):
+    for name in (
+        "decode",
+        "float32",
+        "area",
+        "bbox",
+        "centroid",
+        "iou",
+        "boundary",
+        "to_label_map",
+    ):
         assert_equal(CALLS[name](batch), CALLS[name](on_host))
     assert fd.encode_masks(batch.decode()) == on_host
 
@@ -600,6 +619,11 @@ def test_blocks_that_lie():
                 ops.pixels_at_ranks(data, n, ranks, region)
             ops.iou(data, n, data, n, None, [n, n])
             ops.intersecting_pairs(data, n, data, n, None)
+            order = torch.full((n,), value, dtype=torch.int64, device=DEVICE)
+            for places in (order, torch.arange(n, device=DEVICE)):
+                label_map = ops.paint_labels(data, n, places, places.int(), -1, shape[1:])
+                assert int(label_map.max()) < n
+                ops.suppress(data, n, places, None, 1, 0.5, None)
     torch.cuda.synchronize()
     assert_equal(FLAT.to(DEVICE).decode(), FLAT.decode())
 

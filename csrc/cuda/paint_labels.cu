@@ -18,6 +18,7 @@ namespace {
 
 constexpr uint32_t kThreads = 128;
 constexpr uint32_t kWarps = kThreads / kWarp;
+constexpr int kBlocks = 8;  // on a multiprocessor, at least: threads have up to 64 registers
 constexpr uint32_t kTileRows = 32;  // bits of a word
 
 struct Painting {
@@ -82,7 +83,7 @@ __device__ void paint_masks(const Painting& painting, const Tile& tile, uint32_t
   }
 }
 
-__global__ void __launch_bounds__(kThreads) paint_labels_kernel(Painting painting) {
+__global__ void __launch_bounds__(kThreads, kBlocks) paint_labels_kernel(Painting painting) {
   SA1B_SHARED(int32_t[kWarps * kTileRows * kWarp], labels);  // a lane reads only what it wrote
   const LabelPlanes& planes = painting.planes;
   const uint32_t lane = lane_index();

@@ -65,6 +65,9 @@ def use_everything(on_host):
         same(getattr(batch, name)(), getattr(on_host, name)())
     for name in ("intersection", "iou", "containment"):
         same(getattr(batch, name)(batch), getattr(on_host, name)(on_host))
+    scores = torch.arange(5) % 2
+    same(batch.to_label_map(), on_host.to_label_map())
+    same(fd.matching.nms(batch, scores, 0.3), fd.matching.nms(on_host, scores, 0.3))
     other = batch.cpu().to("cuda")  # the same masks, but not the same batch
     same(batch.iou(other, [1, 0, 1, 0, 1]), on_host.iou(on_host, [1, 0, 1, 0, 1]))
     for part, wanted in zip(
@@ -112,7 +115,9 @@ def hostile(seed):
     boundary_area(batch)
     for region in _REGIONS.values():
         pixels_of(batch, region)
-    num_calls += 10
+    assert int(batch.to_label_map().cpu().max()) <= 5
+    fd.matching.nms(batch, range(5), 0.3)
+    num_calls += 12
 
 
 def main():

@@ -3,6 +3,8 @@
 #include <iterator>
 
 #include "cuda.h"
+#include "labels.h"
+#include "matching.h"
 #include "sampling.h"
 
 namespace sa1b::test {
@@ -80,6 +82,42 @@ Regions run_cuda_regions(const Batch& batch) {
   return r;
 }
 
+// Masks in any order, of labels below 9.
+void run_paint_labels(Random& random, const Batch& batch, int64_t num_images) {
+  std::vector<int64_t> words;
+  std::vector<int32_t> values;
+  for (int64_t i = 0; i < batch.num_masks; ++i) {
+    words.push_back(random_word(random, batch.num_masks));
+    values.push_back(static_cast<int32_t>(i));
+  }
+  const auto order = copied(words);
+  const auto labels = copied(values);
+  const int64_t side = 40, size = (num_images == kNotGrouped ? 1 : num_images) * side * side;
+  const auto out = exactly<int32_t>(size);
+  std::fill_n(out.get(), size, int32_t{99});
+  const LabelPlanes planes = {num_images, order.get(), labels.get(), -5, side, side, out.get()};
+  const Aligned workspace = random_bytes(random, cuda::decode_workspace(batch, num_images));
+  CHECK(cuda::paint_labels(batch, planes, workspace.get(), kStream) == cudaSuccess);
+  CHECK(std::all_of(out.get(), out.get() + size,
+                    [&](int32_t label) { return label == -5 || (label >= 0 && label < 9); }));
+}
+
+// What the masks of a batch have in common, as it was found, and areas as they are said to be.
+void run_suppress(Random& random, int64_t num_masks, const int64_t* area, const int64_t* begins,
+                  const IntersectingPairs& pairs) {
+  std::vector<int64_t> words;
+  for (int64_t i = 0; i < num_masks; ++i) words.push_back(random_word(random, num_masks));
+  const auto order = copied(words);
+  const auto keep = exactly<uint8_t>(num_masks);
+  const auto ranks = exactly<int64_t>(num_masks);
+  std::fill_n(keep.get(), num_masks, uint8_t{7});
+  const Suppression suppression = {pairs.num_images, order.get(), nullptr,
+                                   Pairwise::kIou,   0.5,         keep.get()};
+  CHECK(cuda::suppress({num_masks, pairs.capacity, area, begins, pairs.indices, pairs.intersection},
+                       suppression, ranks.get(), kStream) == cudaSuccess);
+  CHECK(std::all_of(keep.get(), keep.get() + num_masks, [](uint8_t kept) { return kept <= 1; }));
+}
+
 std::vector<int64_t> run_cuda_pairs(Random& random, const Batch& a, const Batch& b,
                                     int64_t num_images, int64_t rows, int64_t columns) {
   const Aligned workspace = random_bytes(random, cuda::pairs_workspace(a, b, num_images));
@@ -103,6 +141,11 @@ std::vector<int64_t> run_cuda_pairs(Random& random, const Batch& a, const Batch&
     const int64_t i = indices[2 * k], j = indices[2 * k + 1];
     CHECK(i >= 0 && i < n && j >= 0 && j < b.num_masks && pixels[k] > 0);
     CHECK(begins[i] <= k && k < begins[i + 1]);
+  }
+  if (a.data == b.data) {
+    const Regions regions = run_cuda_regions(a);
+    run_suppress(random, n, regions.area.get(), begins.get(),
+                 {num_images, capacity, indices.get(), pixels.get()});
   }
   return {out.get(), out.get() + size};
 }
@@ -203,6 +246,8 @@ void random_headers() {
     run_decode(random, batch, kNotGrouped, num_masks, false);
     run_decode(random, batch, kNotGrouped, 5, true);
     run_decode(random, batch, num_images, 3 * num_images, random.one_in(2));
+    run_paint_labels(random, batch, kNotGrouped);
+    run_paint_labels(random, batch, num_images);
     run_cuda_pairs(random, batch, other.batch(), kNotGrouped, num_masks, other.batch().num_masks);
     run_cuda_pairs(random, other.batch(), batch, kNotGrouped, other.batch().num_masks, num_masks);
     run_cuda_pairs(random, batch, batch, num_images, random.below(9), random.below(9));
@@ -257,6 +302,7 @@ void endless_values() {
     const BatchBlock block(rles);
     run_cuda_regions(block.batch());
     run_decode(random, block.batch(), kNotGrouped, 4, false);
+    run_paint_labels(random, block.batch(), kNotGrouped);
     run_cuda_pairs(random, block.batch(), block.batch(), kNotGrouped, 4, 4);
     run_cuda_points(random, block.batch(), Region::kBoundary, {0, 1, 10, 100, 399});
   }
