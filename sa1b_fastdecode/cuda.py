@@ -127,8 +127,7 @@ class Operators:
         self, data: Tensor, num_masks: int, other: Tensor, num_other: int, num_images: int | None
     ) -> tuple[Tensor, Tensor]:
         """Return int64 (K, 2) and int64 (K,); waits once, to learn K."""
-        _, *pairs = self._find_pairs(data, num_masks, other, num_other, num_images)
-        indices, intersection = pairs
+        _, indices, intersection = self._find_pairs(data, num_masks, other, num_other, num_images)
         return indices, intersection
 
     def _find_pairs(

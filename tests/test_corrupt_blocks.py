@@ -10,6 +10,8 @@ from conftest import EMULATED
 from good import BATCH, GOOD
 
 import sa1b_fastdecode as fd
+import sa1b_fastdecode.labels
+import sa1b_fastdecode.matching  # both register operators
 from sa1b_fastdecode import RLEBatch, dispatch, sampling
 
 
@@ -62,6 +64,8 @@ def operator_calls(data, num_masks):
             )
         ),
         lambda: ops.intersection(data, num_masks, data, num_masks, [num_masks, num_masks]),
+        lambda: ops.paint_labels(data, num_masks, planes, planes.int(), 0, [4, 5]),
+        lambda: ops.suppress(data, num_masks, planes, None, 1, 0.5, None),
     ]
 
 
