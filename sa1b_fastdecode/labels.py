@@ -68,7 +68,7 @@ def to_label_map(
 
     Note:
         Bit-identical on every backend. No more memory than the result and 16 MB, however many
-        masks there are; on a GPU the result and 5 times the batch. There nothing waits, except
+        masks there are; on a GPU the result and 6 times the batch. There nothing waits, except
         for ``labels`` or ``on_top`` that are tensors on it.
 
     Example:
