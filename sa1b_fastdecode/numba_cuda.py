@@ -2,8 +2,9 @@
 
 The same results, more slowly, from kernels that are kept simple: no shared memory, nothing that the
 threads of a warp do together. They take torch's tensors as they are and run on the current stream
-of the device that the batch is on; nothing waits for the GPU. Encoding, lists of pairs, points, label
-maps and suppression have no kernel here: they are computed on the CPU, which copies, and waits.
+of the device that the batch is on; nothing waits for the GPU. Encoding, lists of pairs, points,
+label maps and suppression have no kernel here: they are computed on the CPU, which copies, and
+waits.
 """
 
 from __future__ import annotations
