@@ -14,6 +14,7 @@
 #include <algorithm>
 
 #include "../algebra.h"
+#include "combiner.h"
 #include "count_blocks.h"
 #include "toggle_writer.h"
 
@@ -251,6 +252,30 @@ int64_t find_sizes(const Batch& a, const Batch& b, const Combine& c, std::vector
 
 }  // namespace
 
+struct Combiner::Scratch {
+  BitWindow window;
+  std::vector<Runs> runs;
+};
+
+Combiner::Combiner() = default;
+Combiner::~Combiner() = default;
+
+void Combiner::write(const std::vector<Mask>& masks, int kind, CharStream& stream) {
+  const Mask& first = masks[0];
+  if (masks.size() == 1) {
+    const Mask nothing = {nullptr, nullptr, first.h, first.w};
+    return merge_two(first, nothing, kTruth[kind == Combine::kComplement ? kind : Combine::kUnion],
+                     stream);
+  }
+  if (masks.size() == 2) return merge_two(first, masks[1], kTruth[kind], stream);
+  if (!scratch_) scratch_ = std::make_unique<Scratch>();
+  std::vector<Runs>& runs = scratch_->runs;
+  runs.clear();
+  runs.reserve(masks.size());
+  for (const Mask& mask : masks) runs.emplace_back(mask);
+  combine_many(runs, kind, scratch_->window, stream);
+}
+
 int64_t combine(const Batch& a, const Batch& b, const Combine& c, int num_threads,
                 Encoded* encoded) {
   for (const Batch* batch : {&a, &b}) {
@@ -262,36 +287,19 @@ int64_t combine(const Batch& a, const Batch& b, const Combine& c, int num_thread
   const int threads = algebra_threads(num_threads, c.num_groups, a.num_bytes + b.num_bytes);
   encoded->state = std::make_unique<Encoded::State>(std::move(sizes), c.images, threads);
 
-  const auto mask_of = [&](int64_t k) {
-    const int64_t i = c.members[k];
-    Mask mask;
-    i < a.num_masks ? a.mask(i, &mask) : b.mask(i - a.num_masks, &mask);
-    return mask;
+  struct Group {
+    std::vector<Mask> masks;
+    Combiner combiner;
   };
-  struct Scratch {
-    BitWindow window;
-    std::vector<Runs> runs;
-  };
-  std::vector<std::unique_ptr<Scratch>> scratches(threads);
+  std::vector<Group> groups(threads);  // the one that each thread is at
   encoded->state->write_masks([&](int64_t group, CharStream& stream, int thread) {
-    const int64_t begin = c.group_offsets[group], n = c.group_offsets[group + 1] - begin;
-    if (n <= 2) {
-      const Mask first = mask_of(begin);
-      if (n == 2) {
-        merge_two(first, mask_of(begin + 1), kTruth[c.kind], stream);
-      } else {
-        const Mask nothing = {nullptr, nullptr, first.h, first.w};
-        const bool inverted = c.kind == Combine::kComplement;
-        merge_two(first, nothing, kTruth[inverted ? c.kind : Combine::kUnion], stream);
-      }
-      return;
+    std::vector<Mask>& masks = groups[thread].masks;
+    masks.resize(c.group_offsets[group + 1] - c.group_offsets[group]);
+    for (size_t k = 0; k < masks.size(); ++k) {
+      const int64_t i = c.members[c.group_offsets[group] + static_cast<int64_t>(k)];
+      i < a.num_masks ? a.mask(i, &masks[k]) : b.mask(i - a.num_masks, &masks[k]);
     }
-    if (!scratches[thread]) scratches[thread] = std::make_unique<Scratch>();
-    std::vector<Runs>& runs = scratches[thread]->runs;
-    runs.clear();
-    runs.reserve(n);
-    for (int64_t k = 0; k < n; ++k) runs.emplace_back(mask_of(begin + k));
-    combine_many(runs, c.kind, scratches[thread]->window, stream);
+    groups[thread].combiner.write(masks, c.kind, stream);
   });
   return kOk;
 }

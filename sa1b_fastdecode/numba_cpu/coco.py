@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from sa1b_fastdecode.numba_cpu import algebra
 from sa1b_fastdecode.numba_cpu.codec import compress, decompress, validate
 from sa1b_fastdecode.numba_cpu.encode import encode
 from sa1b_fastdecode.numba_cpu.jit import jit
-from sa1b_fastdecode.numba_cpu.memory import Array
+from sa1b_fastdecode.numba_cpu.memory import Array, read_header
 from sa1b_fastdecode.numba_cpu.pairwise import intersecting_pairs, pairwise
 from sa1b_fastdecode.status import INTERSECTION, MAX_CHARS_PER_COUNT, MAX_PIXELS, NOT_GROUPED, OK
 
@@ -197,17 +198,27 @@ def coco_merge(rles: Any, intersect: Any, text: bool) -> dict[str, Any] | None:
     counts = masks.counts()
     if len(masks) == 1:
         return _make_rle(h, w, counts[0], text)
-    lists = [_toggles(each, h * w) for each in counts]
-    # As in merge.cpp: with runs of length zero the order matters.
     if all((each[1:] > 0).all() for each in counts):
-        while len(lists) > 1:
-            rest = lists[len(lists) // 2 * 2 :]
-            pairs = zip(lists[::2], lists[1::2], strict=False)
-            lists = [_merge(a, b, h * w, bool(intersect)) for a, b in pairs] + rest
-    merged = lists[0]
-    for each in lists[1:]:
+        return _combine(masks, bool(intersect), text)
+    # As in merge.cpp: with runs of length zero the order matters.
+    merged, *others = (_toggles(each, h * w) for each in counts)
+    for each in others:
         merged = _merge(merged, each, h * w, bool(intersect))
     return _make_rle(h, w, np.diff(merged, prepend=0), text)
+
+
+def _combine(masks: _Masks, intersect: bool, text: bool) -> dict[str, Any]:
+    kind = algebra.INTERSECTION if intersect else algebra.UNION
+    members, ends = np.arange(len(masks)), np.array([0, len(masks)])
+    block = algebra.combine(
+        *masks.address(), *masks.address(), kind, members.ctypes.data, len(members),
+        ends.ctypes.data, 1, 0, 0, 1,
+    )  # fmt: skip
+    assert not isinstance(block, int)  # all masks are of one size
+    header = read_header(block, 1)
+    assert header is not None
+    string = block[header[2] : header[3]].tobytes()
+    return {"size": masks.sizes[0].tolist(), "counts": string.decode() if text else string}
 
 
 def coco_iou(rles: Any, others: Any, iscrowd: Any) -> Any:
