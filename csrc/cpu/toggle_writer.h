@@ -16,9 +16,7 @@ namespace sa1b::cpu {
 // made at once, each from four positions.
 class ToggleWriter {
  public:
-  explicit ToggleWriter(CharStream& stream) : stream_(stream), counts_(stream.at()) {
-    std::fill(positions_, first(), 0);
-  }
+  explicit ToggleWriter(CharStream& stream) : stream_(stream), counts_(stream.at()) {}
   ToggleWriter(const ToggleWriter&) = delete;
   ToggleWriter& operator=(const ToggleWriter&) = delete;
 
@@ -107,7 +105,7 @@ class ToggleWriter {
   CountWriter counts_;
   int started_ = 0;  // counts that were written, up to kBefore
   uint32_t* at_ = first();
-  uint32_t positions_[kBefore + kRoom];  // those written last, then those to be written
+  uint32_t positions_[kBefore + kRoom] = {};  // those written last, then those to be written
 };
 
 // Reading and writing a character costs about what moving 64 bytes does.
