@@ -347,6 +347,22 @@ def _face_cases() -> Iterator[Case]:
         )
 
 
+def _evaluation_cases() -> Iterator[Case]:
+    """COCOeval, unmodified, with each library in the place of `pycocotools.mask`."""
+    for operation, title, factor in (
+        ("evaluation", "COCOeval's evaluate step", 0.98),
+        ("evaluation_ious", "the IoU it asks for", 2),
+    ):
+        yield Case(
+            f"small-1000-mask-{operation.replace('_', '-')}",
+            f"mask: {title}, 20 masks an image, half of them true",
+            "small-1000",
+            operation,
+            (FACE, "pycocotools", "ultrafast-pycocotools", "faster-coco-eval"),
+            targets=(faster(FACE, "pycocotools", factor),),
+        )
+
+
 def _face_call_cases() -> Iterator[Case]:
     for call in face.CALLS:
         yield Case(
@@ -426,6 +442,7 @@ CASES: dict[str, Case] = {
         *_encode_cases("small-1000"),
         *_pair_cases("small-1000", 1),
         *_module_cases("small-1000"),
+        *_evaluation_cases(),
         *(c for c in _small_cases() if c.inputs == "one-64"),
         *_encode_cases("one-64"),
         *_face_call_cases(),
