@@ -268,6 +268,22 @@ def test_nms_of_many_that_all_overlap(cpu_backend):
     assert mask.nms([], []).tolist() == []
 
 
+def test_nms_keeps_no_pairs():
+    """Of 6,000 masks that all overlap there are 18 million."""
+    code = """
+import resource
+from sa1b_fastdecode import mask
+rles = [{"size": [2, 3], "counts": "15"}] * 6000
+mask.nms(rles[:9], range(9), 1)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert len(mask.nms(rles, range(6000), 1)) == 6000
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 32 << 10  # KiB
+
+
 def test_errors_of_nms(cpu_backend):
     with pytest.raises(ValueError, match=r"scores must have shape \(2,\)"):
         mask.nms(RLES, [0.5])

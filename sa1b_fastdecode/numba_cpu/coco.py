@@ -14,9 +14,17 @@ from sa1b_fastdecode.numba_cpu import algebra
 from sa1b_fastdecode.numba_cpu.codec import compress, decompress, validate
 from sa1b_fastdecode.numba_cpu.encode import encode
 from sa1b_fastdecode.numba_cpu.jit import jit
+from sa1b_fastdecode.numba_cpu.matching import suppress
 from sa1b_fastdecode.numba_cpu.memory import Array, read_header
-from sa1b_fastdecode.numba_cpu.pairwise import intersecting_pairs, pairwise
-from sa1b_fastdecode.status import INTERSECTION, MAX_CHARS_PER_COUNT, MAX_PIXELS, NOT_GROUPED, OK
+from sa1b_fastdecode.numba_cpu.pairwise import pairwise
+from sa1b_fastdecode.status import (
+    INTERSECTION,
+    IOU,
+    MAX_CHARS_PER_COUNT,
+    MAX_PIXELS,
+    NOT_GROUPED,
+    OK,
+)
 
 _MOST_ON_GRID = 2**31 - 1
 
@@ -277,19 +285,16 @@ def coco_box_iou(boxes: Array, others: Array, iscrowd: Array) -> Array:
     return transposed
 
 
-def coco_pairs(rles: Any) -> tuple[Array, Array, Array] | None:
+def coco_suppress(rles: Any, order: Array, threshold: float) -> Array | None:
     masks = _read(rles)
     if masks is None or masks.single or not masks.uniform:
         return None
-    areas = np.array([counts[1::2].sum() for counts in masks.counts()], np.int64)
-    found = 16 * len(masks)
-    while True:
-        capacity = found
-        indices, shared = np.empty((capacity, 2), np.int64), np.empty(capacity, np.int64)
-        outputs = capacity, indices.ctypes.data, shared.ctypes.data
-        found = intersecting_pairs(*masks.address(), *masks.address(), NOT_GROUPED, *outputs, 1)
-        if found <= capacity:
-            return indices[:found], shared[:found], areas
+    keep = np.empty(len(masks), np.bool_)
+    by_score, no_labels = order.ctypes.data, 0
+    suppress(
+        *masks.address(), NOT_GROUPED, by_score, no_labels, IOU, threshold, keep.ctypes.data, 1
+    )
+    return keep
 
 
 @jit
