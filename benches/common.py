@@ -397,9 +397,11 @@ def _module_cases(inputs: str) -> Iterator[Case]:
             "split_labels_int32": "from an int32 label map",
             "points": "10 random points of each",
             "points_on_boundary": "10 random points on the boundary of each",
+            "interior_points": "the most interior point of each",
         },
         "small-1000": {
             "nms": "non-maximum suppression",
+            "pairs": "pairs of an IoU of 0.5 or more, as a list",
             "match": "matched to half of them, at 10 thresholds",
         },
     }

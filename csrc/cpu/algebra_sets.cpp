@@ -113,6 +113,8 @@ class BitWindow {
   template <Draw kHow>
   SA1B_ALWAYS_INLINE void draw(uint32_t from, uint32_t to) {
     const uint32_t first = from / 64, last = (to - 1) / 64;
+    note_end(first);
+    note_end(to / 64);
     if (kHow != Draw::kClear) {
       first_ = std::min(first_, first);
       end_ = std::max(end_, last + 1);
@@ -133,16 +135,18 @@ class BitWindow {
 
   // Hands the toggles to `out` and clears the window, whose first bit is position `base`.
   void flush(uint64_t base, ToggleWriter& out) {
-    uint64_t before = 0;
-    for (uint32_t word = first_; word < end_; ++word) {
-      const uint64_t bits = words_[word];
-      words_[word] = 0;
-      for (uint64_t changes = bits ^ (bits << 1 | before); changes != 0; changes &= changes - 1) {
-        out.toggle(base + 64 * word + lowest_bit(changes));
+    for (uint32_t group = 0; group < kGroups; ++group) {
+      for (uint64_t noted = ends_[group]; noted != 0; noted &= noted - 1) {
+        const uint32_t word = 64 * group + lowest_bit(noted);
+        const uint64_t bits = words_[word], before = word == 0 ? 0 : words_[word - 1] >> 63;
+        for (uint64_t changes = bits ^ (bits << 1 | before); changes != 0; changes &= changes - 1) {
+          out.toggle(base + uint64_t{64} * word + lowest_bit(changes));
+        }
       }
-      before = bits >> 63;
+      ends_[group] = 0;
     }
-    if (before) out.toggle(base + 64 * end_);
+    if (words_[kWords - 1] >> 63) out.toggle(base + kBits);
+    if (first_ < end_) std::fill(words_ + first_, words_ + end_, 0);
     first_ = kWords;
     end_ = 0;
   }
@@ -157,8 +161,16 @@ class BitWindow {
     if (kHow == Draw::kFlip) at ^= bits;
   }
 
+  // The bits may change from this word on; behind the last word nothing is looked at.
+  SA1B_ALWAYS_INLINE void note_end(uint32_t word) {
+    ends_[word / 64] |= uint64_t{1} << (word % 64);
+  }
+
+  static constexpr uint32_t kGroups = kWords / 64;
+
   uint32_t first_ = kWords, end_ = 0;  // words that were drawn to
   uint64_t words_[kWords] = {};
+  uint64_t ends_[kGroups + 1] = {};  // a bit for each word in which something begins or ends
 };
 
 // Draws the part of a mask that lies in the window from `base` on.
