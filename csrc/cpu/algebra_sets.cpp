@@ -6,9 +6,9 @@
 //
 // More masks: the positions are swept window by window, 16 KiB of bits that stay in the L1 cache.
 // The runs of one mask after the other are drawn into the window, set, cleared or flipped; then the
-// bits that differ from the one before are the boundaries of the result. Nobody has to choose the
-// next of k boundaries, which no processor predicts, and noise costs no more than a bit a pixel.
-// Windows without a run are skipped.
+// bits that differ from the one before, all in words in which a run begins or ends, are the
+// boundaries of the result. Nobody has to choose the next of k boundaries, which no processor
+// predicts, and noise costs no more than a bit a pixel. Windows without a run are skipped.
 //
 // Work is split into groups. Every string is read once.
 #include <algorithm>
@@ -161,7 +161,7 @@ class BitWindow {
     if (kHow == Draw::kFlip) at ^= bits;
   }
 
-  // The bits may change from this word on; behind the last word nothing is looked at.
+  // Bits change nowhere but in words that were noted. The one behind the last is not looked at.
   SA1B_ALWAYS_INLINE void note_end(uint32_t word) {
     ends_[word / 64] |= uint64_t{1} << (word % 64);
   }
