@@ -66,6 +66,14 @@ def _all(combine: Callable[[Mask, Mask], Mask]) -> Callable[[Masks], Iterator[Ma
     return lambda masks: iter([reduce(combine, masks())])
 
 
+LABELS = 10
+
+
+def _by_label(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """The items of each label; they are labelled in turn."""
+    return (items[label::LABELS] for label in range(LABELS))
+
+
 def _rlemask() -> Any:
     import rlemasklib
 
@@ -90,6 +98,16 @@ OPERATIONS: dict[str, Operation] = {
         _all(np.bitwise_or),
         lambda masks: [_rlemask().RLEMask.union(masks)],
         lambda coco, rles: [coco.merge(rles)],
+    ),
+    "algebra_merge_by_label": Operation(
+        f"unions by {LABELS} labels",
+        lambda pack, rles: pack(rles).merge(np.arange(len(rles)) % LABELS),
+        lambda masks: (
+            reduce(np.bitwise_or, itertools.islice(masks(), label, None, LABELS))
+            for label in range(LABELS)
+        ),
+        lambda masks: [_rlemask().RLEMask.union(each) for each in _by_label(masks)],
+        lambda coco, rles: [coco.merge(each) for each in _by_label(rles)],
     ),
     "algebra_intersections": Operation(
         "intersections of neighbours",

@@ -4,7 +4,14 @@ from . import face
 from .common import Case, Measure
 from .peers import Contender
 
-OPERATIONS = ("union", "intersections", "polygons", *(f"call_{call}" for call in face.CALLS))
+OPERATIONS = (
+    "union",
+    "intersections",
+    "polygons",
+    "evaluation",
+    "evaluation_ious",
+    *(f"call_{call}" for call in face.CALLS),
+)
 
 
 def test_mask(measure: Measure, case: Case, contender: Contender) -> None:

@@ -347,6 +347,22 @@ def _face_cases() -> Iterator[Case]:
         )
 
 
+def _evaluation_cases() -> Iterator[Case]:
+    """COCOeval, unmodified, with each library in the place of `pycocotools.mask`."""
+    for operation, title, factor in (
+        ("evaluation", "COCOeval's evaluate step", 0.98),
+        ("evaluation_ious", "the IoU it asks for", 2),
+    ):
+        yield Case(
+            f"small-1000-mask-{operation.replace('_', '-')}",
+            f"mask: {title}, 20 masks an image, half of them true",
+            "small-1000",
+            operation,
+            (FACE, "pycocotools", "ultrafast-pycocotools", "faster-coco-eval"),
+            targets=(faster(FACE, "pycocotools", factor),),
+        )
+
+
 def _face_call_cases() -> Iterator[Case]:
     for call in face.CALLS:
         yield Case(
@@ -381,9 +397,11 @@ def _module_cases(inputs: str) -> Iterator[Case]:
             "split_labels_int32": "from an int32 label map",
             "points": "10 random points of each",
             "points_on_boundary": "10 random points on the boundary of each",
+            "interior_points": "the most interior point of each",
         },
         "small-1000": {
             "nms": "non-maximum suppression",
+            "pairs": "pairs of an IoU of 0.5 or more, as a list",
             "match": "matched to half of them, at 10 thresholds",
         },
     }
@@ -426,6 +444,7 @@ CASES: dict[str, Case] = {
         *_encode_cases("small-1000"),
         *_pair_cases("small-1000", 1),
         *_module_cases("small-1000"),
+        *_evaluation_cases(),
         *(c for c in _small_cases() if c.inputs == "one-64"),
         *_encode_cases("one-64"),
         *_face_call_cases(),

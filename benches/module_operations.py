@@ -146,6 +146,21 @@ def _check_nms(sample: Sample, result: Any) -> None:
     assert np.array_equal(np.asarray(result), _greedy(sample.iou_with(sample), _scores(sample)))
 
 
+def _pairs(batch: Any, _: Sample) -> Any:
+    import sa1b_fastdecode as fd
+
+    return fd.matching.iou_pairs(batch, batch, IOU_THRESHOLD)[0]
+
+
+def _pairs_from_matrix(contender: Contender, sample: Sample) -> Call:
+    prepared = contender.prepare(sample)
+    return lambda: np.argwhere(np.asarray(contender.iou(prepared, prepared)) >= IOU_THRESHOLD)
+
+
+def _check_pairs(sample: Sample, result: Any) -> None:
+    assert np.array_equal(np.asarray(result), np.argwhere(sample.iou_with(sample) >= IOU_THRESHOLD))
+
+
 def _thresholds() -> list[float]:
     return [0.5 + 0.05 * i for i in range(10)]
 
@@ -214,6 +229,22 @@ def _check_points(sample: Sample, result: Any) -> None:
         assert sample._dense(index)[points[:, 1], points[:, 0]].all(), f"mask {index}"
 
 
+def _interior(batch: Any, _: Sample) -> Any:
+    import sa1b_fastdecode as fd
+
+    return fd.sampling.interior_points(batch)
+
+
+def _check_interior(sample: Sample, result: Any) -> None:
+    """The square around each point lies in the mask; that none is larger is for the tests."""
+    points, distances = result
+    for index, ((x, y), r) in enumerate(
+        zip(points.long().tolist(), distances.tolist(), strict=True)
+    ):
+        square = sample._dense(index)[y - r + 1 : y + r, x - r + 1 : x + r]
+        assert square.shape == (2 * r - 1, 2 * r - 1) and square.all(), f"mask {index}"
+
+
 OPERATIONS = {
     "label_map": Operation(
         {
@@ -235,9 +266,19 @@ OPERATIONS = {
         },
         _check_nms,
     ),
+    "pairs": Operation(
+        {
+            **_ours(_pairs),
+            "pycocotools": _pairs_from_matrix,
+            "ultrafast-pycocotools": _pairs_from_matrix,
+            "rlemasklib": _pairs_from_matrix,
+        },
+        _check_pairs,
+    ),
     "match": Operation({**_ours(_match), "pycocotools": _match_with_cocoeval}, _check_match),
     "points": Operation(
         {**_ours(_points("foreground")), DenseTorch.name: _points_of_decoded}, _check_points
     ),
     "points_on_boundary": Operation(_ours(_points("boundary")), _check_points),
+    "interior_points": Operation(_ours(_interior), _check_interior),
 }

@@ -10,6 +10,7 @@
 #include "bindings_rles.h"
 #include "coco.h"
 #include "launch.h"
+#include "matching.h"
 
 namespace py = pybind11;
 
@@ -261,6 +262,7 @@ py::object iou(const py::object& rles, const py::object& others, const py::objec
 
 using Doubles = py::array_t<double, py::array::c_style>;
 using Bytes = py::array_t<uint8_t, py::array::c_style>;
+using Integers = py::array_t<int64_t, py::array::c_style>;
 
 // The same of boxes (M, 4) and (N, 4).
 py::object box_iou(const Doubles& boxes, const Doubles& others, const Bytes& iscrowd) {
@@ -277,31 +279,23 @@ py::object box_iou(const Doubles& boxes, const Doubles& others, const Bytes& isc
   return out;
 }
 
-// The pairs of a list of RLEs that meet, and all areas: int64 (K, 2), (K,), (N,).
-py::object pairs(const py::object& rles) {
+// Which of a list of RLEs are kept, going through them in `order`: bool (N,).
+py::object suppress(const py::object& rles, const Integers& order, double threshold) {
   Masks masks;
   if (!masks.read(rles) || masks.single() || !masks.uniform()) return py::none();
-  const int64_t n = masks.size();
-  const sa1b::Batch batch = masks.batch();
-  py::array_t<int64_t> areas(n);
-  int64_t* const area = areas.mutable_data();
-  std::vector<int64_t> indices, shared;
-  int64_t found = 0;
+  if (order.size() != masks.size()) return py::none();
+  py::array_t<bool> keep(masks.size());
+  const int64_t* const by_score = order.data();
+  auto* const kept = reinterpret_cast<uint8_t*>(keep.mutable_data());
+  int64_t status;
   {
     const ReleaseIfLong release(masks.num_bytes());
-    sa1b::cpu::regions(batch, area, nullptr, nullptr, 1);
-    // A guess at first; then as many as there are.
-    for (int64_t capacity = 16 * n;; capacity = found) {
-      indices.resize(2 * capacity);
-      shared.resize(capacity);
-      found = sa1b::cpu::intersecting_pairs(
-          batch, batch, {sa1b::kNotGrouped, capacity, indices.data(), shared.data()}, 1);
-      if (found <= capacity) break;
-    }
+    status = sa1b::cpu::suppress(
+        masks.batch(),
+        {sa1b::kNotGrouped, by_score, nullptr, sa1b::Pairwise::kIou, threshold, kept}, 1);
   }
-  const std::vector<py::ssize_t> shape = {found, 2};
-  return py::make_tuple(py::array_t<int64_t>(shape, indices.data()),
-                        py::array_t<int64_t>(found, shared.data()), areas);
+  if (status != sa1b::kOk) return py::none();
+  return keep;
 }
 
 // Reads a list or tuple of plain floats and ints.
@@ -375,7 +369,7 @@ void sa1b::bind_coco(py::module_& m) {
   m.def("coco_merge", &merge);
   m.def("coco_iou", &iou);
   m.def("coco_box_iou", &box_iou);
-  m.def("coco_pairs", &pairs);
+  m.def("coco_suppress", &suppress);
   m.def("coco_draw", &draw);
   m.def("coco_compress", &compress);
 }

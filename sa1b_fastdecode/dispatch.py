@@ -16,17 +16,15 @@ import importlib
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 ENVIRONMENT_VARIABLE = "SA1B_FASTDECODE_BACKEND"
 
 _REINSTALL = "pip install --force-reinstall --no-deps . (in a clone of the repository)"
 
 
-@dataclass(frozen=True)
-class Backend:
+class Backend(NamedTuple):
     """What is known of one backend: where it runs, whether it can, and if not, what it needs."""
 
     name: str
@@ -35,8 +33,7 @@ class Backend:
     detail: str
 
 
-@dataclass(frozen=True)
-class _Entry:
+class _Entry(NamedTuple):
     name: str
     device: str
     kernels: str  # a module; its functions are those of _C.pyi
@@ -114,11 +111,9 @@ _TABLE = (
 )
 
 
-@dataclass
 class _Chosen:
-    name: str
-    kernels: ModuleType
-    operators_module: str
+    def __init__(self, name: str, kernels: ModuleType, operators_module: str) -> None:
+        self.name, self.kernels, self.operators_module = name, kernels, operators_module
 
     @functools.cached_property
     def operators(self) -> Any:

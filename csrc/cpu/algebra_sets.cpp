@@ -6,14 +6,15 @@
 //
 // More masks: the positions are swept window by window, 16 KiB of bits that stay in the L1 cache.
 // The runs of one mask after the other are drawn into the window, set, cleared or flipped; then the
-// bits that differ from the one before are the boundaries of the result. Nobody has to choose the
-// next of k boundaries, which no processor predicts, and noise costs no more than a bit a pixel.
-// Windows without a run are skipped.
+// bits that differ from the one before, all in words in which a run begins or ends, are the
+// boundaries of the result. Nobody has to choose the next of k boundaries, which no processor
+// predicts, and noise costs no more than a bit a pixel. Windows without a run are skipped.
 //
 // Work is split into groups. Every string is read once.
 #include <algorithm>
 
 #include "../algebra.h"
+#include "combiner.h"
 #include "count_blocks.h"
 #include "toggle_writer.h"
 
@@ -112,6 +113,8 @@ class BitWindow {
   template <Draw kHow>
   SA1B_ALWAYS_INLINE void draw(uint32_t from, uint32_t to) {
     const uint32_t first = from / 64, last = (to - 1) / 64;
+    note_end(first);
+    note_end(to / 64);
     if (kHow != Draw::kClear) {
       first_ = std::min(first_, first);
       end_ = std::max(end_, last + 1);
@@ -132,16 +135,18 @@ class BitWindow {
 
   // Hands the toggles to `out` and clears the window, whose first bit is position `base`.
   void flush(uint64_t base, ToggleWriter& out) {
-    uint64_t before = 0;
-    for (uint32_t word = first_; word < end_; ++word) {
-      const uint64_t bits = words_[word];
-      words_[word] = 0;
-      for (uint64_t changes = bits ^ (bits << 1 | before); changes != 0; changes &= changes - 1) {
-        out.toggle(base + 64 * word + lowest_bit(changes));
+    for (uint32_t group = 0; group < kGroups; ++group) {
+      for (uint64_t noted = ends_[group]; noted != 0; noted &= noted - 1) {
+        const uint32_t word = 64 * group + lowest_bit(noted);
+        const uint64_t bits = words_[word], before = word == 0 ? 0 : words_[word - 1] >> 63;
+        for (uint64_t changes = bits ^ (bits << 1 | before); changes != 0; changes &= changes - 1) {
+          out.toggle(base + uint64_t{64} * word + lowest_bit(changes));
+        }
       }
-      before = bits >> 63;
+      ends_[group] = 0;
     }
-    if (before) out.toggle(base + 64 * end_);
+    if (words_[kWords - 1] >> 63) out.toggle(base + kBits);
+    if (first_ < end_) std::fill(words_ + first_, words_ + end_, 0);
     first_ = kWords;
     end_ = 0;
   }
@@ -156,8 +161,16 @@ class BitWindow {
     if (kHow == Draw::kFlip) at ^= bits;
   }
 
+  // Bits change nowhere but in words that were noted. The one behind the last is not looked at.
+  SA1B_ALWAYS_INLINE void note_end(uint32_t word) {
+    ends_[word / 64] |= uint64_t{1} << (word % 64);
+  }
+
+  static constexpr uint32_t kGroups = kWords / 64;
+
   uint32_t first_ = kWords, end_ = 0;  // words that were drawn to
   uint64_t words_[kWords] = {};
+  uint64_t ends_[kGroups + 1] = {};  // a bit for each word in which something begins or ends
 };
 
 // Draws the part of a mask that lies in the window from `base` on.
@@ -251,6 +264,30 @@ int64_t find_sizes(const Batch& a, const Batch& b, const Combine& c, std::vector
 
 }  // namespace
 
+struct Combiner::Scratch {
+  BitWindow window;
+  std::vector<Runs> runs;
+};
+
+Combiner::Combiner() = default;
+Combiner::~Combiner() = default;
+
+void Combiner::write(const std::vector<Mask>& masks, int kind, CharStream& stream) {
+  const Mask& first = masks[0];
+  if (masks.size() == 1) {
+    const Mask nothing = {nullptr, nullptr, first.h, first.w};
+    return merge_two(first, nothing, kTruth[kind == Combine::kComplement ? kind : Combine::kUnion],
+                     stream);
+  }
+  if (masks.size() == 2) return merge_two(first, masks[1], kTruth[kind], stream);
+  if (!scratch_) scratch_ = std::make_unique<Scratch>();
+  std::vector<Runs>& runs = scratch_->runs;
+  runs.clear();
+  runs.reserve(masks.size());
+  for (const Mask& mask : masks) runs.emplace_back(mask);
+  combine_many(runs, kind, scratch_->window, stream);
+}
+
 int64_t combine(const Batch& a, const Batch& b, const Combine& c, int num_threads,
                 Encoded* encoded) {
   for (const Batch* batch : {&a, &b}) {
@@ -262,36 +299,19 @@ int64_t combine(const Batch& a, const Batch& b, const Combine& c, int num_thread
   const int threads = algebra_threads(num_threads, c.num_groups, a.num_bytes + b.num_bytes);
   encoded->state = std::make_unique<Encoded::State>(std::move(sizes), c.images, threads);
 
-  const auto mask_of = [&](int64_t k) {
-    const int64_t i = c.members[k];
-    Mask mask;
-    i < a.num_masks ? a.mask(i, &mask) : b.mask(i - a.num_masks, &mask);
-    return mask;
+  struct Group {
+    std::vector<Mask> masks;
+    Combiner combiner;
   };
-  struct Scratch {
-    BitWindow window;
-    std::vector<Runs> runs;
-  };
-  std::vector<std::unique_ptr<Scratch>> scratches(threads);
+  std::vector<Group> groups(threads);  // the one that each thread is at
   encoded->state->write_masks([&](int64_t group, CharStream& stream, int thread) {
-    const int64_t begin = c.group_offsets[group], n = c.group_offsets[group + 1] - begin;
-    if (n <= 2) {
-      const Mask first = mask_of(begin);
-      if (n == 2) {
-        merge_two(first, mask_of(begin + 1), kTruth[c.kind], stream);
-      } else {
-        const Mask nothing = {nullptr, nullptr, first.h, first.w};
-        const bool inverted = c.kind == Combine::kComplement;
-        merge_two(first, nothing, kTruth[inverted ? c.kind : Combine::kUnion], stream);
-      }
-      return;
+    std::vector<Mask>& masks = groups[thread].masks;
+    masks.resize(c.group_offsets[group + 1] - c.group_offsets[group]);
+    for (size_t k = 0; k < masks.size(); ++k) {
+      const int64_t i = c.members[c.group_offsets[group] + static_cast<int64_t>(k)];
+      i < a.num_masks ? a.mask(i, &masks[k]) : b.mask(i - a.num_masks, &masks[k]);
     }
-    if (!scratches[thread]) scratches[thread] = std::make_unique<Scratch>();
-    std::vector<Runs>& runs = scratches[thread]->runs;
-    runs.clear();
-    runs.reserve(n);
-    for (int64_t k = 0; k < n; ++k) runs.emplace_back(mask_of(begin + k));
-    combine_many(runs, c.kind, scratches[thread]->window, stream);
+    groups[thread].combiner.write(masks, c.kind, stream);
   });
   return kOk;
 }

@@ -220,19 +220,8 @@ def nms(objects: Any, scores: Any, threshold: float = 0.5) -> NDArray[np.int64]:
         return order
     if isinstance(objects, np.ndarray):
         return _nms_of_boxes(objects, order, threshold)
-    indices, shared, areas = any_form.call("coco_pairs", objects)
-    starts = np.searchsorted(indices[:, 0], np.arange(len(objects) + 1))
-    suppressed = np.zeros(len(objects), np.bool_)
-    kept = []
-    for i in order:
-        if suppressed[i]:
-            continue
-        kept.append(i)
-        row = slice(starts[i], starts[i + 1])
-        others = indices[row, 1]
-        ious = shared[row] / (areas[i] + areas[others] - shared[row])
-        suppressed[others[ious > threshold]] = True
-    return np.array(kept, np.int64)
+    keep: NDArray[np.bool_] = any_form.call("coco_suppress", objects, order, float(threshold))
+    return order[keep[order]]
 
 
 def _nms_of_boxes(

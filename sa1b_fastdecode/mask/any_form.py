@@ -38,10 +38,11 @@ def as_list(rles: Any) -> list[Any]:
 
 
 def _with_integers(rle: Any) -> Any:
-    """Return an RLE without floats in its size, such as JSON may hold."""
-    if isinstance(rle, Mapping) and isinstance(rle.get("size"), list | tuple):
-        return {**rle, "size": [_without_fraction(side) for side in rle["size"]]}
-    return rle
+    """Return an RLE without floats that are integers, such as JSON may hold."""
+    if not isinstance(rle, Mapping):
+        return rle
+    lists = {key: rle[key] for key in ("size", "counts") if isinstance(rle.get(key), list | tuple)}
+    return {**rle, **{key: [_without_fraction(number) for number in lists[key]] for key in lists}}
 
 
 def _without_fraction(number: Any) -> Any:
@@ -110,8 +111,9 @@ def read_objects(objects: Any) -> Any:
             raise TypeError("masks and boxes are mixed in one list")
         try:
             objects = np.array(items, np.float64)
-        except (TypeError, ValueError):
-            raise TypeError("expected RLEs, or boxes of four numbers each") from None
+        except (TypeError, ValueError) as error:
+            kind = ValueError if isinstance(error, ValueError) else TypeError
+            raise kind("expected RLEs, or boxes of four numbers each") from None
     if len(objects) == 0:
         return []
     if objects.dtype.kind not in "buif":
@@ -195,8 +197,9 @@ def _read_polygon(item: Any, is_box: bool, i: int) -> list[float]:
         corners = np.asarray(item, np.float64)
     except OverflowError as error:
         raise ValueError(f"object {i}: {error}") from None
-    except (TypeError, ValueError):
-        raise TypeError(f"object {i}: expected numbers, not {item!r:.100}") from None
+    except (TypeError, ValueError) as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"object {i}: expected numbers, not {item!r:.100}") from None
     if corners.ndim != 1:
         raise ValueError(f"object {i} must be a flat list of numbers, not {corners.shape}")
     if is_box:

@@ -16,7 +16,7 @@ from sa1b_fastdecode.numba_cpu.coco import (
     coco_encode,
     coco_iou,
     coco_merge,
-    coco_pairs,
+    coco_suppress,
 )
 from sa1b_fastdecode.numba_cpu.codec import compress, decompress, pack, validate
 from sa1b_fastdecode.numba_cpu.decode import decode
@@ -44,7 +44,7 @@ __all__ = [
     "coco_encode",
     "coco_iou",
     "coco_merge",
-    "coco_pairs",
+    "coco_suppress",
     "combine",
     "compress",
     "decode",

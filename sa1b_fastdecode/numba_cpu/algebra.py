@@ -126,7 +126,8 @@ def _make(
 
 # --- Set operations
 
-_UNION, _INTERSECTION, _XOR, _DIFFERENCE, _COMPLEMENT = range(5)
+# Kinds of `Combine` in csrc/algebra.h.
+UNION, INTERSECTION, XOR, DIFFERENCE, COMPLEMENT = range(5)
 _SET, _CLEAR, _FLIP = range(3)
 _WINDOW_WORDS = 2048
 _ALL_BITS = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -221,13 +222,13 @@ def _flush(words, drawn, base, chars, state):
 
 @jit
 def _combine_group(data, other, readers, pixels, kind, words, drawn, chars, state):
-    if kind == _COMPLEMENT:
+    if kind == COMPLEMENT:
         _toggle(chars, state, 0)
-    how = _CLEAR if kind == _DIFFERENCE else _FLIP if kind == _XOR else _SET
+    how = _CLEAR if kind == DIFFERENCE else _FLIP if kind == XOR else _SET
     base = np.int64(0)
     while base < pixels:
         start = readers[0, _START]
-        if kind != _INTERSECTION and kind != _DIFFERENCE:
+        if kind != INTERSECTION and kind != DIFFERENCE:
             for i in range(1, len(readers)):
                 start = min(start, readers[i, _START])
         if start == pixels:
@@ -237,7 +238,7 @@ def _combine_group(data, other, readers, pixels, kind, words, drawn, chars, stat
         for i in range(len(readers)):
             reader = readers[i]
             source = other if reader[_OF_OTHER] else data
-            if i > 0 and kind == _INTERSECTION:
+            if i > 0 and kind == INTERSECTION:
                 _clear_gaps(source, reader, pixels, base, window_end, words, drawn)
             else:
                 draw = how if i > 0 else _SET
@@ -309,7 +310,7 @@ def combine(
     headers = read_header(blocks[0], num_masks), read_header(blocks[1], num_other)
     if headers[0] is None or headers[1] is None:
         return BAD_HEADER
-    if not _UNION <= kind <= _COMPLEMENT:
+    if not UNION <= kind <= COMPLEMENT:
         return BAD_PLANE
     ids = array_at(members, num_members, np.int64)
     ends = array_at(group_offsets, num_groups + 1, np.int64)

@@ -10,12 +10,21 @@ from typing import Any
 
 import numpy as np
 
+from sa1b_fastdecode.numba_cpu import algebra
 from sa1b_fastdecode.numba_cpu.codec import compress, decompress, validate
 from sa1b_fastdecode.numba_cpu.encode import encode
 from sa1b_fastdecode.numba_cpu.jit import jit
-from sa1b_fastdecode.numba_cpu.memory import Array
-from sa1b_fastdecode.numba_cpu.pairwise import intersecting_pairs, pairwise
-from sa1b_fastdecode.status import INTERSECTION, MAX_CHARS_PER_COUNT, MAX_PIXELS, NOT_GROUPED, OK
+from sa1b_fastdecode.numba_cpu.matching import suppress
+from sa1b_fastdecode.numba_cpu.memory import Array, read_header
+from sa1b_fastdecode.numba_cpu.pairwise import pairwise
+from sa1b_fastdecode.status import (
+    INTERSECTION,
+    IOU,
+    MAX_CHARS_PER_COUNT,
+    MAX_PIXELS,
+    NOT_GROUPED,
+    OK,
+)
 
 _MOST_ON_GRID = 2**31 - 1
 
@@ -197,17 +206,27 @@ def coco_merge(rles: Any, intersect: Any, text: bool) -> dict[str, Any] | None:
     counts = masks.counts()
     if len(masks) == 1:
         return _make_rle(h, w, counts[0], text)
-    lists = [_toggles(each, h * w) for each in counts]
-    # As in merge.cpp: with runs of length zero the order matters.
     if all((each[1:] > 0).all() for each in counts):
-        while len(lists) > 1:
-            rest = lists[len(lists) // 2 * 2 :]
-            pairs = zip(lists[::2], lists[1::2], strict=False)
-            lists = [_merge(a, b, h * w, bool(intersect)) for a, b in pairs] + rest
-    merged = lists[0]
-    for each in lists[1:]:
+        return _combine(masks, bool(intersect), text)
+    # As in merge.cpp: with runs of length zero the order matters.
+    merged, *others = (_toggles(each, h * w) for each in counts)
+    for each in others:
         merged = _merge(merged, each, h * w, bool(intersect))
     return _make_rle(h, w, np.diff(merged, prepend=0), text)
+
+
+def _combine(masks: _Masks, intersect: bool, text: bool) -> dict[str, Any]:
+    kind = algebra.INTERSECTION if intersect else algebra.UNION
+    members, ends = np.arange(len(masks)), np.array([0, len(masks)])
+    block = algebra.combine(
+        *masks.address(), *masks.address(), kind, members.ctypes.data, len(members),
+        ends.ctypes.data, 1, 0, 0, 1,
+    )  # fmt: skip
+    assert not isinstance(block, int)  # all masks are of one size
+    header = read_header(block, 1)
+    assert header is not None
+    string = block[header[2] : header[3]].tobytes()
+    return {"size": masks.sizes[0].tolist(), "counts": string.decode() if text else string}
 
 
 def coco_iou(rles: Any, others: Any, iscrowd: Any) -> Any:
@@ -266,19 +285,16 @@ def coco_box_iou(boxes: Array, others: Array, iscrowd: Array) -> Array:
     return transposed
 
 
-def coco_pairs(rles: Any) -> tuple[Array, Array, Array] | None:
+def coco_suppress(rles: Any, order: Array, threshold: float) -> Array | None:
     masks = _read(rles)
     if masks is None or masks.single or not masks.uniform:
         return None
-    areas = np.array([counts[1::2].sum() for counts in masks.counts()], np.int64)
-    found = 16 * len(masks)
-    while True:
-        capacity = found
-        indices, shared = np.empty((capacity, 2), np.int64), np.empty(capacity, np.int64)
-        outputs = capacity, indices.ctypes.data, shared.ctypes.data
-        found = intersecting_pairs(*masks.address(), *masks.address(), NOT_GROUPED, *outputs, 1)
-        if found <= capacity:
-            return indices[:found], shared[:found], areas
+    keep = np.empty(len(masks), np.bool_)
+    by_score, no_labels = order.ctypes.data, 0
+    suppress(
+        *masks.address(), NOT_GROUPED, by_score, no_labels, IOU, threshold, keep.ctypes.data, 1
+    )
+    return keep
 
 
 @jit
