@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from sa1b_fastdecode.data.shard import Shard
-    from sa1b_fastdecode.data.shards import ShardFile
+    from sa1b_fastdecode.data.shards import Shard, ShardFile
 
 T = TypeVar("T")
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"

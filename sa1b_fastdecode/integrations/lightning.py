@@ -65,11 +65,20 @@ class SA1BDataModule(_Base):  # type: ignore[misc]  # it is there or not
         self._tars = {"train": _listed(tar_indices), "val": _listed(val_tar_indices)}
         self._datasets: dict[str, SA1BDataset] = {}
 
+    def prepare_data(self) -> None:
+        """Index the tars; one process of each machine does it, and the others find it done."""
+        self._open_datasets()
+
     def setup(self, stage: str | None = None) -> None:
-        """Index the tars."""
-        for part, tars in self._tars.items():
-            if part not in self._datasets and (part == "train" or tars is not None):
-                self._datasets[part] = SA1BDataset(self.root_dir, tars, **self.dataset_options)
+        """Open the datasets."""
+        self._datasets = self._datasets or self._open_datasets()
+
+    def _open_datasets(self) -> dict[str, SA1BDataset]:
+        return {
+            part: SA1BDataset(self.root_dir, tars, **self.dataset_options)
+            for part, tars in self._tars.items()
+            if part == "train" or tars is not None
+        }
 
     def train_dataloader(self) -> SA1BDataLoader:
         """Return the loader for training, of this rank."""
