@@ -12,9 +12,11 @@ from sa1b_fastdecode.sample import write_folder, write_tar
 
 SIZES = [(40, 56), (64, 48)]
 NUM_MASKS = [6, 0, 9]
+IMAGES = (7, 6)  # of the tars of the fixture `root`, and their names
+IDS = [f"sa_{i + 1}" for n in IMAGES for i in range(n)]
 
 
-def write_tars(folder, images=(5, 4)):
+def write_tars(folder, images=IMAGES):
     """Tars sa_000000.tar and so on in Meta's layout, with one image in three without masks."""
     return [
         write_tar(folder / f"sa_{k:06d}.tar", n, k, sizes=SIZES, num_masks=NUM_MASKS)

@@ -317,10 +317,10 @@ def _draw_size(sizes: Sizes) -> Size | None:
     """Return one of several sizes, at random by torch's numbers."""
     if sizes is None:
         return None
-    chosen: Any = sizes
     if isinstance(sizes, Sequence) and sizes and isinstance(sizes[0], Sequence):
-        chosen = sizes[int(torch.randint(len(sizes), ()))]
-    return read_size(chosen, "out_size")
+        several = [read_size(size, "out_size") for size in sizes]
+        return several[int(torch.randint(len(several), ()))]
+    return read_size(sizes, "out_size")
 
 
 def _size_of(image: Any) -> Size:

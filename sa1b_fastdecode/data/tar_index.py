@@ -8,6 +8,7 @@ mappings would take a thousand file descriptors.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import functools
 import hashlib
 import json
@@ -239,7 +240,9 @@ class TarIndex:
 
     def announce(self, images: npt.NDArray[Any]) -> None:
         """Tell the system that these images will be read soon."""
-        if hasattr(os, "posix_fadvise"):
+        if not hasattr(os, "posix_fadvise"):
+            return
+        with contextlib.suppress(OSError):  # reading them tells it, with the name of the image
             descriptor = self._descriptor()
             for offset, size in self._columns.table[images].reshape(-1, 2).tolist():
                 os.posix_fadvise(descriptor.number, offset, size, os.POSIX_FADV_WILLNEED)
