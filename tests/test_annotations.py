@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from real_data import SA1B_FILE, needs_real_data
 
 from sa1b_fastdecode.data import annotations
 
@@ -30,14 +31,9 @@ def test_wrong_values_name_the_mask(contents, key, value):
         annotations.parse_annotations(json.dumps(file).encode())
 
 
+@needs_real_data
 def test_real_annotations():
-    """The file of a real image is read as it is."""
-    from pathlib import Path
-
-    path = Path(__file__).parents[2] / "shared" / "data" / "sa1b" / "sa_226381.json"
-    if not path.exists():
-        pytest.skip(f"{path} is not there")
-    parsed = annotations.parse_annotations(path.read_bytes())
+    parsed = annotations.parse_annotations(SA1B_FILE.read_bytes())
     assert len(parsed.masks) == 113
     assert torch.equal(parsed.masks.area(), torch.from_numpy(parsed.columns["areas"]))
     boxes = parsed.masks.bbox() - torch.tensor([0.0, 0, 1, 1])
