@@ -5,10 +5,12 @@ import json
 import tarfile
 
 import numpy as np
-from PIL import Image
+import pytest
 from pycocotools import mask as coco_mask
 
 from sa1b_fastdecode.sample import write_folder, write_tar
+
+Image = pytest.importorskip("PIL.Image")
 
 SIZES = [(40, 56), (64, 48)]
 NUM_MASKS = [6, 0, 9]
