@@ -159,6 +159,8 @@ def open_shards(paths: Sequence[Path]) -> list[Shard]:
 
 def show_progress(items: Iterable[T], title: str, unit: str, total: int) -> Iterable[T]:
     """Return the items behind a progress bar, if there is a terminal, tqdm, and any work."""
+    if total == 0:
+        return items
     try:
         from tqdm import tqdm
     except ImportError:
