@@ -13,18 +13,18 @@ from sa1b_fastdecode.data.tar_index import AnyPath
 __all__ = ["SA1BDataModule"]
 
 
-def _find_base() -> Any:
-    """Return Lightning's DataModule, from either of its packages; None without it."""
+def _find_package() -> Any:
+    """Return Lightning, from either of its packages; None without it."""
     for name in ("lightning.pytorch", "pytorch_lightning"):
         try:
-            return importlib.import_module(name).LightningDataModule
+            return importlib.import_module(name)
         except ModuleNotFoundError:
             continue
     return None
 
 
-_LightningDataModule = _find_base()
-_Base: Any = _LightningDataModule or object
+_package = _find_package()
+_Base: Any = object if _package is None else _package.LightningDataModule
 
 
 class SA1BDataModule(_Base):  # type: ignore[misc]  # it is there or not
@@ -55,7 +55,7 @@ class SA1BDataModule(_Base):  # type: ignore[misc]  # it is there or not
         dataset_options: dict[str, Any] | None = None,
         **loader_options: Any,
     ) -> None:
-        if _LightningDataModule is None:
+        if _package is None:
             raise ImportError("SA1BDataModule needs Lightning: pip install lightning")
         super().__init__()
         self.root_dir = root_dir
