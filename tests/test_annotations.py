@@ -11,11 +11,14 @@ from sa1b_fastdecode.data import annotations
 
 @pytest.mark.parametrize(
     "content",
-    [b"[]", b"{}", b'{"image": 3, "annotations": []}', b"null", b'"text"', b"\xff", b""]
+    [b"[]", b"{}", b'{"image": 3, "annotations": []}', b"null", b'"text"', b"\xff", b"", b"[" * 10**6]
     + [json.dumps({"image": {"height": h, "width": 5}, "annotations": a}).encode()
        for h, a in ((0, []), ("4", []), (4.5, []), (4, {}), (4, [3]), (4, [{}]))],
 )  # fmt: skip
-def test_what_is_no_annotation_file(content):
+@pytest.mark.parametrize("fast", [False, True])
+def test_what_is_no_annotation_file(content, fast, monkeypatch):
+    if not fast:
+        monkeypatch.setattr(annotations, "read_json", annotations._read_json_slowly)
     with pytest.raises(ValueError):
         annotations.parse_annotations(content)
 

@@ -48,6 +48,11 @@ def other_size(contents):
     contents["sa_3.json"] = json.dumps(file).encode()
 
 
+def huge_size(contents):
+    image = {"height": 2**32 - 1, "width": 2**32 - 1}
+    contents["sa_3.json"] = json.dumps({"image": image, "annotations": []}).encode()
+
+
 def lose_a_key(contents):
     file = json.loads(contents["sa_3.json"])
     del file["annotations"][2]["stability_score"]
@@ -62,6 +67,17 @@ def garble_jpeg(contents):
     contents["sa_3.jpg"] = b"\xff\xd8" + b"x" * 500
 
 
+def cut_jpeg_after_its_head(contents):
+    contents["sa_3.jpg"] = contents["sa_3.jpg"][:-100]
+
+
+def huge_jpeg(contents):
+    jpeg = bytearray(contents["sa_3.jpg"])
+    sides = jpeg.index(b"\xff\xc0") + 5  # in the frame's header
+    jpeg[sides : sides + 4] = b"\xff" * 4
+    contents["sa_3.jpg"] = bytes(jpeg)
+
+
 def swap_jpeg(contents):
     contents["sa_3.jpg"] = contents["sa_2.jpg"]
 
@@ -72,8 +88,11 @@ DAMAGES = [
     (other_size, "sa_3.json: mask 0 is 40x56, the image 41x56"),
     (lose_a_key, "sa_3.json: mask 2 has no 'stability_score'"),
     (cut_jpeg, "sa_3.jpg: the JPEG cannot be decoded"),
+    (cut_jpeg_after_its_head, "sa_3.jpg: the JPEG cannot be decoded"),
+    (huge_jpeg, "sa_3.jpg: the JPEG cannot be decoded"),
     (garble_jpeg, "sa_3.jpg: the JPEG cannot be decoded"),
-    (swap_jpeg, "sa_3.jpg: the JPEG cannot be decoded: it is 64x48, not 40x56"),
+    (swap_jpeg, "sa_3.jpg: it is 64x48, its annotations say 40x56"),
+    (huge_size, "sa_3.jpg: it is 40x56, its annotations say 4294967295x4294967295"),
 ]
 
 
@@ -82,7 +101,7 @@ DAMAGES = [
 def test_a_damaged_sample_says_what_and_where(own, damage, cause, pillow, monkeypatch):
     if pillow:
         monkeypatch.setattr(images, "simplejpeg", None)
-        monkeypatch.setattr(annotations, "read_json", json.loads)
+        monkeypatch.setattr(annotations, "read_json", annotations._read_json_slowly)
     rewrite(own, damage)
     dataset = open_dataset(own.parent)
     with pytest.raises(SampleError) as caught:
@@ -195,12 +214,12 @@ def test_an_index_on_a_full_disk(own, small_disk):
 
 @pytest.fixture
 def damaged(tmp_path):
-    """Seven images of which one has no JSON to speak of and another half a JPEG."""
+    """Seven images of which one has no JSON to speak of, and the JPEG of another lacks its end."""
     (tar,) = write_tars(tmp_path, (7,))
 
     def damage(contents):
         contents["sa_3.json"] = contents["sa_3.json"][:50]
-        contents["sa_5.jpg"] = contents["sa_5.jpg"][:400]
+        contents["sa_5.jpg"] = contents["sa_5.jpg"][:-100]
 
     rewrite(tar, damage)
     return tar

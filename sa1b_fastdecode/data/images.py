@@ -88,6 +88,8 @@ def _open_with_pillow(content: bytes) -> Image.Image:
         return Image.open(io.BytesIO(content), formats=["JPEG"])
     except UnidentifiedImageError:
         raise ValueError("it is no JPEG") from None  # Pillow's message has an address in it
+    except Image.DecompressionBombError as error:
+        raise ValueError(str(error)) from None
 
 
 def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:

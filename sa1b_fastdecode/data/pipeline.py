@@ -86,16 +86,10 @@ class Pipeline:
             rng: for the choice of masks.
 
         Raises:
-            SampleError: the image is damaged.
+            SampleError: the image is damaged, or of another size than its annotations say.
         """
         annotations = source.annotations
-        if annotations is not None:
-            height, width = annotations.height, annotations.width
-        else:
-            try:
-                height, width = read_size(source.jpeg)
-            except ValueError as error:
-                raise SampleError(f"{where}: {error}") from None
+        height, width = _find_size(source, where)
         image = EncodedImage(source.jpeg, height, width, where, self.skip_errors)
         keep_jpeg = self.keep_jpeg and self.transform is None and self.transforms is None
         sample: Sample = {
@@ -146,6 +140,20 @@ class Pipeline:
                 sample["masks"] = torch.zeros(shape, dtype=self.mask_dtype)
         if self.mask_transform is not None:
             sample["masks"] = self.mask_transform(sample["masks"])
+
+
+def _find_size(source: CompressedSample, where: str) -> tuple[int, int]:
+    """Return height and width of the image, before memory is taken for it."""
+    try:
+        height, width = read_size(source.jpeg)
+    except ValueError as error:
+        raise SampleError(f"{where}: {error}") from None
+    said = source.annotations
+    if said is not None and (said.height, said.width) != (height, width):
+        raise SampleError(
+            f"{where}: it is {height}x{width}, its annotations say {said.height}x{said.width}"
+        )
+    return height, width
 
 
 def _apply_jointly(transforms: Callable[[Sample], Sample], sample: Sample) -> Sample:
