@@ -11,7 +11,8 @@ from sa1b_fastdecode.data import annotations
 
 @pytest.mark.parametrize(
     "content",
-    [b"[]", b"{}", b'{"image": 3, "annotations": []}', b"null", b'"text"', b"\xff", b"", b"[" * 10**6]
+    [b"[]", b"{}", b'{"image": 3, "annotations": []}', b"null", b'"text"', b"\xff", b"",
+     pytest.param(b"[" * 10**6, id="nested")]
     + [json.dumps({"image": {"height": h, "width": 5}, "annotations": a}).encode()
        for h, a in ((0, []), ("4", []), (4.5, []), (4, {}), (4, [3]), (4, [{}]))],
 )  # fmt: skip

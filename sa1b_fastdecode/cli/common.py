@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -53,9 +52,11 @@ def read_file(path: Path) -> bytes:
 
 def parse_annotation(content: bytes, name: str) -> dict[str, Any]:
     """Return the annotation in the content of a file called ``name``."""
+    from sa1b_fastdecode.data.annotations import read_json
+
     try:
-        annotation = json.loads(content)
-    except ValueError as error:  # JSON's own error, or bytes that are no text
+        annotation = read_json(content)
+    except ValueError as error:
         raise CommandError(f"{name} is not JSON: {error}") from error
     problem = find_problem(annotation)
     if problem:
