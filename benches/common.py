@@ -534,6 +534,7 @@ class Runner:
     def _check(self, contender: Contender, sample: Sample, result: Any) -> None:
         if self.case.check is not None:
             self.case.check(sample, result)
+            return
         match self.case.operation:
             case "decode" | "decode_into":
                 assert result.dtype == self.case.dtype

@@ -173,6 +173,11 @@ def _cpu_model() -> str:
     return model[1] if model else platform.processor() or "unknown"
 
 
+def machine_name() -> str:
+    """Return what files of results are called after."""
+    return re.sub(r"\W+", "-", f"{_cpu_model()} {os.cpu_count()} cores".lower())
+
+
 def describe_versions() -> dict[str, str]:
     names = {who.package for who in CONTENDERS.values() if who.package and not who.missing()}
     names |= {"numpy", "torch", "numba"}
@@ -237,8 +242,7 @@ def main() -> None:
     parser.add_argument("--select", default="", help="regular expression on the names of cases")
     arguments = parser.parse_args()
 
-    default = re.sub(r"\W+", "-", f"{_cpu_model()} {os.cpu_count()} cores".lower())
-    path = RESULTS / f"{arguments.name or default}.json"
+    path = RESULTS / f"{arguments.name or machine_name()}.json"
     missing = {name: reason for name, who in CONTENDERS.items() if (reason := who.missing())}
     for name, reason in missing.items():
         print(f"left out: {name}: {reason}")

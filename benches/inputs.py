@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from real_data import REAL_DATA, SA1B_FILE
 
 with contextlib.suppress(ImportError):  # on machines with a GPU it may be missing
     import pycocotools.mask
 
-REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 PAGE = 4096
 WINDOW = 256  # side of the crops and of the resized masks
 
@@ -211,7 +211,7 @@ def _real_nuclei() -> list[Sample]:
 
 
 REAL = {
-    "real-sa1b": REAL_DATA / "sa1b" / "sa_226381.json",
+    "real-sa1b": SA1B_FILE,
     "real-video": REAL_DATA / "sav" / "sav_000001_auto.json",
     "real-nuclei": REAL_DATA / "other" / "nuclei_results.segm.json",
 }

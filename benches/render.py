@@ -1,7 +1,8 @@
-"""Draw the tables of the READMEs from a file in `results/`: `python -m benches.render`.
+"""Draw the tables of the READMEs from the files in `results/`: `python -m benches.render`.
 
 The README of the project gets the cases that have a target, the one beside this file gets all cases
-and all targets. A ratio below one is printed like any other, and marked.
+and all targets; those of loading and of GPUs follow. A ratio below one is printed like any other,
+and marked.
 """
 
 from __future__ import annotations
@@ -165,14 +166,66 @@ def gpu_provenance(results: dict[str, Any]) -> str:
     )
 
 
-def provenance(results: dict[str, Any]) -> str:
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def loading_summary(results: dict[str, Any]) -> list[str]:
+    """The targets of loading, met or missed, and the loaders side by side."""
+    targets = [
+        [
+            target["what"],
+            f"{_number(target['measured'])}{target['unit']}",
+            target["asked"],
+            "met" if target["met"] else "**missed**",
+        ]
+        for target in results["targets"]
+    ]
+    loaders = [
+        [
+            name,
+            _number(loader["samples_per_second"]),
+            _number(loader["processor_ms"]),
+            _ratio(loader["packed_against_it"]),
+        ]
+        for name, loader in results["loaders"].items()
+    ]
+    header = ["2 workers", "samples/s", "processor's ms a sample", "masks packed v it"]
+    return [
+        *_table(["loading", "measured", "asked", "result"], targets),
+        "",
+        *_table(header, loaders),
+        "",
+        _provenance(results),
+    ]
+
+
+def loading_lines(results: dict[str, Any]) -> list[str]:
+    """All that was found about loading: also where the time goes, and the memory."""
+    parts = {"one sample, in a worker": "steps_ms", "random access": "access", "soak": "soak"}
+    lines = loading_summary(results)
+    for title, key in parts.items():
+        rows = [[name, _listed(value)] for name, value in results[key].items()]
+        lines += ["", *_table([title, "ms" if key == "steps_ms" else ""], rows)]
+    return lines
+
+
+def _listed(value: float | list[float]) -> str:
+    return ", ".join(_number(each) for each in (value if isinstance(value, list) else [value]))
+
+
+def _provenance(results: dict[str, Any]) -> str:
     machine, versions = results["machine"], results["versions"]
     listed = ", ".join(f"{name} {version}" for name, version in versions.items())
     return (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}; "
         f"{results['date']}, commit {results['commit']}; {listed}. "
-        "Medians in milliseconds; a ratio is the median over rounds of neighbours in time."
+        "A ratio is the median over rounds of neighbours in time."
     )
+
+
+def provenance(results: dict[str, Any]) -> str:
+    return f"{_provenance(results)} Medians in milliseconds."
 
 
 def replace_between_markers(path: Path, lines: Sequence[str]) -> None:
@@ -188,7 +241,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m benches.render")
     parser.add_argument("results", type=Path, nargs="?", help="default: the newest in results/")
     chosen: Path | None = parser.parse_args().results
-    on_cpu = [path for path in RESULTS.glob("*.json") if not path.name.startswith("gpu-")]
+    others = ("gpu-", "loading-")
+    on_cpu = [path for path in RESULTS.glob("*.json") if not path.name.startswith(others)]
     newest = chosen or max(on_cpu, key=lambda path: path.stat().st_mtime)
     results = json.loads(newest.read_text())
     cases = list(results["cases"].values())
@@ -198,9 +252,13 @@ def main() -> None:
     gpus = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("gpu-*.json"))]
     on_gpus = [line for gpu in gpus for line in gpu_lines(gpu)]
     summaries = [line for gpu in gpus for line in gpu_summary(gpu)]
-    replace_between_markers(HERE / "README.md", [told, "", *tables, *on_gpus])
+    loadings = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("loading-*.json"))]
+    of_loading = [line for loading in loadings for line in ["", *loading_lines(loading)]]
+    loading_summaries = [line for loading in loadings for line in ["", *loading_summary(loading)]]
+    replace_between_markers(HERE / "README.md", [told, "", *tables, *on_gpus, *of_loading])
     replace_between_markers(
-        HERE.parent / "README.md", [*summary_rows(with_targets), "", told, *summaries]
+        HERE.parent / "README.md",
+        [*summary_rows(with_targets), "", told, *summaries, *loading_summaries],
     )
 
 

@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, settings
 
 from sa1b_fastdecode import dispatch
 
-pytest.register_assert_rewrite("cases")  # the assertions there explain themselves as well
+# The assertions there explain themselves as well.
+pytest.register_assert_rewrite("cases", "loaded")
 
 EMULATED = "cuda-on-cpu"
 if EMULATED not in [entry.name for entry in dispatch._TABLE]:
@@ -149,6 +150,41 @@ def device(request):
     backend = request.getfixturevalue(names[0])
     entry = next(entry for entry in dispatch._TABLE if entry.name == backend)
     return torch.device(entry.device)
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory):
+    """A folder of two tars of small images, for all tests: none may change it."""
+    from sa1b_files import write_tars  # it needs Pillow, which what runs on GPUs does without
+
+    folder = tmp_path_factory.mktemp("sa1b")
+    write_tars(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def contents(root):
+    """What is in each of those tars, by name."""
+    from sa1b_files import members
+
+    return [members(tar) for tar in sorted(root.glob("*.tar"))]
+
+
+@pytest.fixture
+def dataset(root):
+    """A dataset of both tars."""
+    from sa1b_fastdecode.data import SA1BDataset
+
+    return SA1BDataset(root, progress=False)
+
+
+@pytest.fixture
+def own(tmp_path):
+    """One tar of five images that a test may damage."""
+    from sa1b_files import write_tars
+
+    (tar,) = write_tars(tmp_path, [5])
+    return tar
 
 
 @pytest.fixture(autouse=True)

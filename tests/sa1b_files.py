@@ -5,16 +5,20 @@ import json
 import tarfile
 
 import numpy as np
-from PIL import Image
+import pytest
 from pycocotools import mask as coco_mask
 
 from sa1b_fastdecode.sample import write_folder, write_tar
 
+Image = pytest.importorskip("PIL.Image")
+
 SIZES = [(40, 56), (64, 48)]
 NUM_MASKS = [6, 0, 9]
+IMAGES = (7, 6)  # of the tars of the fixture `root`, and their names
+IDS = [f"sa_{i + 1}" for n in IMAGES for i in range(n)]
 
 
-def write_tars(folder, images=(5, 4)):
+def write_tars(folder, images=IMAGES):
     """Tars sa_000000.tar and so on in Meta's layout, with one image in three without masks."""
     return [
         write_tar(folder / f"sa_{k:06d}.tar", n, k, sizes=SIZES, num_masks=NUM_MASKS)

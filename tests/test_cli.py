@@ -5,10 +5,10 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from real_data import SA1B_FILE, needs_real_data
 
 from sa1b_fastdecode import cli, sample
 
@@ -16,8 +16,6 @@ pytest.importorskip("pycocotools.mask")
 image_module = pytest.importorskip("PIL.Image")
 # pycocotools 2.0 warns with NumPy 2 whenever it decodes.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
-REAL_FILE = Path(__file__).parents[2] / "shared" / "data" / "sa1b" / "sa_226381.json"
 
 
 @pytest.fixture
@@ -112,9 +110,9 @@ def test_demo_without_arguments_shows_a_sample(tmp_path, monkeypatch, capsys):
     assert read_image(tmp_path / "overlay.png").shape == (120, 180, 3)
 
 
-@pytest.mark.skipif(not REAL_FILE.exists(), reason="no real annotation here")
+@needs_real_data
 def test_demo_on_a_real_file(tmp_path, capsys):
-    annotation = json.loads(REAL_FILE.read_text())
+    annotation = json.loads(SA1B_FILE.read_text())
     annotation["annotations"] = annotation["annotations"][::16]
     (tmp_path / "sa_226381.json").write_text(json.dumps(annotation))
     overlay_file = tmp_path / "overlay.png"

@@ -4,10 +4,10 @@ import json
 import os
 import shutil
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pytest
+from real_data import SA1B_FILE, needs_real_data
 
 from sa1b_fastdecode import cli, sample, visualize
 from sa1b_fastdecode.cli.verify import check_annotation
@@ -15,7 +15,6 @@ from sa1b_fastdecode.data import TarIndex
 
 image_module = pytest.importorskip("PIL.Image")
 
-REAL_FILE = Path(__file__).parents[2] / "shared" / "data" / "sa1b" / "sa_226381.json"
 SIZES = {"sizes": [(60, 80), (90, 70)], "num_masks": [6, 9]}
 
 
@@ -71,9 +70,9 @@ def test_verify_finds_nothing_wrong(root, tmp_path, capsys):
     assert sorted(p.name for p in root.iterdir()) == ["sa_000000.tar", "sa_000001.tar", "sa_000002"]
 
 
-@pytest.mark.skipif(not REAL_FILE.exists(), reason="no real annotation here")
+@needs_real_data
 def test_verify_a_real_file(capsys):
-    output = run(capsys, "verify", REAL_FILE)
+    output = run(capsys, "verify", SA1B_FILE)
     assert "113 as (x, y, w-1, h-1)" in output
     assert "no problems" in output
 

@@ -1,7 +1,6 @@
 """`sa1b_fastdecode.mask` gives what pycocotools gives: values, types, dtypes and memory order."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pycocotools.mask as theirs
@@ -9,11 +8,10 @@ import pytest
 from draws import KINDS, counts_of, sides
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from real_data import REAL_DATA, needs_real_data
 from reference import counts_to_string, string_to_counts
 
 from sa1b_fastdecode import mask as ours
-
-REAL = Path(__file__).parents[2] / "shared" / "data"
 
 
 def check(name, *arguments, **keywords):
@@ -265,7 +263,7 @@ def test_many_masks(cpu_backend):
 
 def real_items():
     """Yield the RLEs or annotations of every real file."""
-    for path in sorted(REAL.glob("*/*.json")):
+    for path in sorted(REAL_DATA.glob("*/*.json")):
         content = json.loads(path.read_text())
         if isinstance(content, list):
             yield content
@@ -275,7 +273,7 @@ def real_items():
             yield content.get("annotations", [])
 
 
-@pytest.mark.skipif(not REAL.exists(), reason=f"{REAL} is not there")
+@needs_real_data
 def test_real_files(cpu_backend):
     compared = 0
     for items in real_items():

@@ -1,18 +1,16 @@
 """All operators on real annotations, where there are any, against pycocotools."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import reference
 from conftest import available
 from pycocotools import mask as coco_mask
+from real_data import REAL_DATA, needs_real_data
 
 import sa1b_fastdecode as fd
 from sa1b_fastdecode import dispatch
-
-DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
 def rles_in(node):
@@ -24,8 +22,8 @@ def rles_in(node):
             yield from rles_in(child)
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="no real annotations on this machine")
-@pytest.mark.parametrize("path", sorted(DATA.rglob("*.json")), ids=lambda path: path.stem)
+@needs_real_data
+@pytest.mark.parametrize("path", sorted(REAL_DATA.rglob("*.json")), ids=lambda path: path.stem)
 def test_real_files(path):
     """All backends in one test, because pycocotools takes most of the time."""
     rles = sorted(rles_in(json.loads(path.read_text())), key=lambda rle: rle["size"])

@@ -1,5 +1,6 @@
 """The index of a tar finds every image that is whole, tells of all others, and reads by offset."""
 
+import gc
 import io
 import json
 import multiprocessing
@@ -324,9 +325,10 @@ def test_a_thousand_indexes_leave_files_closed(tmp_path):
         os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))
         copy.with_name(f"{i}.tar.index").write_bytes(saved)
         tars.append(copy)
+    gc.collect()  # what other tests left behind has files
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     indexes = [TarIndex.load(path) for path in tars]
-    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208
     for index in indexes:
         check_all(index, NAMES)
     assert len(os.listdir("/proc/self/fd")) <= before + 3 * tar_index._OPEN_FILES  # noqa: PTH208

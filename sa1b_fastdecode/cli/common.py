@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -13,8 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from sa1b_fastdecode.data.shard import Shard
-    from sa1b_fastdecode.data.shards import ShardFile
+    from sa1b_fastdecode.data.shards import Shard, ShardFile
 
 T = TypeVar("T")
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -54,9 +52,11 @@ def read_file(path: Path) -> bytes:
 
 def parse_annotation(content: bytes, name: str) -> dict[str, Any]:
     """Return the annotation in the content of a file called ``name``."""
+    from sa1b_fastdecode.data.annotations import read_json
+
     try:
-        annotation = json.loads(content)
-    except ValueError as error:  # JSON's own error, or bytes that are no text
+        annotation = read_json(content)
+    except ValueError as error:
         raise CommandError(f"{name} is not JSON: {error}") from error
     problem = find_problem(annotation)
     if problem:
@@ -160,6 +160,8 @@ def open_shards(paths: Sequence[Path]) -> list[Shard]:
 
 def show_progress(items: Iterable[T], title: str, unit: str, total: int) -> Iterable[T]:
     """Return the items behind a progress bar, if there is a terminal, tqdm, and any work."""
+    if total == 0:
+        return items
     try:
         from tqdm import tqdm
     except ImportError:

@@ -23,7 +23,7 @@ from sa1b_fastdecode.cli.common import (
 
 if TYPE_CHECKING:
     from sa1b_fastdecode import RLEBatch
-    from sa1b_fastdecode.data.shard import Shard
+    from sa1b_fastdecode.data.shards import Shard
 
 # What can be wrong, in the order of the report.
 _KINDS = {

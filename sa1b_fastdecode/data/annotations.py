@@ -60,11 +60,19 @@ class Annotations:
         return self.masks.data.numel() + sum(column.nbytes for column in self.columns.values())
 
 
+def _read_json_slowly(content: bytes) -> Any:
+    """Do without orjson."""
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def _choose_json() -> Callable[[bytes], Any]:
     try:
         import orjson
     except ImportError:
-        return json.loads
+        return _read_json_slowly
     loads: Callable[[bytes], Any] = orjson.loads
     return loads
 

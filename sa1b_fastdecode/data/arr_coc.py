@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -20,6 +21,8 @@ _DEFAULTS = {
     "base_batch_size": 8,
     "min_batch_size": 1,
 }
+_SET_BY_EPOCH = {"dataset", "batch_size", "max_masks_per_sample"}
+_OPTIONS = {*_DEFAULTS, *inspect.signature(create_sa1b_dataloader).parameters} - _SET_BY_EPOCH
 
 
 class ARRCOCDataset(SA1BDataset):
@@ -51,9 +54,9 @@ class ARRCOCDataLoader:
     Args:
         dataset: an SA1BDataset, or a Subset of one.
         config: a dict, or an object with attributes: ``base_max_masks`` (default 50),
-            ``final_max_masks`` (200), ``base_batch_size`` (8), ``min_batch_size`` (1). Whatever
-            else a dict holds goes to :func:`create_sa1b_dataloader`: ``mask_weights`` for sampling
-            by relevance, ``out_size`` for batches of several scales or a schedule of them.
+            ``final_max_masks`` (200), ``base_batch_size`` (8), ``min_batch_size`` (1), and options
+            of :func:`create_sa1b_dataloader`: ``num_workers``; ``mask_weights`` for sampling by
+            relevance; ``out_size`` for batches of several scales or a schedule of them.
 
     Attributes:
         epoch: 0 at first.
@@ -67,7 +70,7 @@ class ARRCOCDataLoader:
         options = (
             dict(config)
             if isinstance(config, Mapping)
-            else {name: getattr(config, name) for name in _DEFAULTS if hasattr(config, name)}
+            else {name: getattr(config, name) for name in _OPTIONS if hasattr(config, name)}
         )
         self._numbers = {name: int(options.pop(name, value)) for name, value in _DEFAULTS.items()}
         for name, number in self._numbers.items():

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sa1b_fastdecode.arguments import read_size
 from sa1b_fastdecode.data.annotations import column_layout
 from sa1b_fastdecode.data.errors import SampleError, SkippedSample
-from sa1b_fastdecode.data.images import EncodedImage, resize_image
-from sa1b_fastdecode.data.selection import Key, choose_masks
-from sa1b_fastdecode.data.shared import Packing
+from sa1b_fastdecode.data.images import EncodedImage, resize_image, resize_masks
+from sa1b_fastdecode.data.selection import Key, check_key, choose_masks
+from sa1b_fastdecode.data.worker_memory import Packing
 from sa1b_fastdecode.pack import pack_rles
 from sa1b_fastdecode.rle_batch import RLEBatch
 
@@ -67,7 +68,7 @@ def sa1b_collate_fn(
         batch: B samples; a SkippedSample among them is left out and listed under ``skipped``.
         dense: decode the masks here. By default they stay compressed, and
             ``batch["masks"].decode(...)`` decodes them on whatever device they were moved to.
-        mask_dtype: of dense masks.
+        mask_dtype: of the masks that are decoded here.
         out_size: (height, width) that images, and dense masks, are resized to; of several one is
             drawn for each batch. Boxes and areas stay in pixels of the original image.
         ragged: pad nothing, see below.
@@ -78,7 +79,7 @@ def sa1b_collate_fn(
 
         * ``images``: ``(B, 3, H, W)``, "channels last" in memory.
         * ``masks``: a grouped RLEBatch, each mask at its original size, or dense ``(B, N, H, W)``.
-          Dense masks that the samples hold stay dense.
+          Dense masks that the samples hold stay dense, and of their dtype.
         * ``mask_counts``: int64 ``(B,)``, how many masks of each image are real.
         * ``bboxes (B, N, 4)``, ``areas``, ``predicted_ious``, ``stability_scores (B, N)``, and
           whatever else the samples hold for each mask.
@@ -91,7 +92,7 @@ def sa1b_collate_fn(
 
     Raises:
         SampleError: an image is damaged.
-        ValueError: samples that do not fit together.
+        ValueError: samples that do not fit together, or an ``out_size`` that is none.
 
     Example:
         >>> import sa1b_fastdecode as fd
@@ -133,6 +134,7 @@ def sampling_collate_fn(
     Raises:
         SampleError, ValueError: as :func:`sa1b_collate_fn`; samples with spatial features.
     """
+    check_key(weights, "weights")
     collate = Collate(dense=dense, mask_dtype=mask_dtype, out_size=out_size, ragged=ragged)
     return collate([_take_some(s, max_masks_per_sample, weights, generator) for s in batch])
 
@@ -140,7 +142,7 @@ def sampling_collate_fn(
 def _take_some(
     sample: Any, max_masks: int, weights: Key | None, generator: torch.Generator | None
 ) -> Any:
-    if isinstance(sample, SkippedSample):
+    if isinstance(sample, SkippedSample) or "masks" not in sample:
         return sample
     if any(isinstance(value, dict) for value in sample.values()):
         raise ValueError(
@@ -191,6 +193,7 @@ class Collate:
     def _join(self, batch: Sequence[Any], size: Size | None, packing: Packing) -> SA1BBatch:
         skipped = [sample for sample in batch if isinstance(sample, SkippedSample)]
         samples = [sample for sample in batch if not isinstance(sample, SkippedSample)]
+        _check_alike(samples)
         images, sizes, damaged = self._join_images([s["image"] for s in samples], size, packing)
         if damaged:  # rare, and only where they are to be skipped: begin again without them
             kept = [s for i, s in enumerate(samples) if i not in damaged]
@@ -258,9 +261,9 @@ class Collate:
         if isinstance(masks[0], RLEBatch):
             sizes = [_size_of(sample["image"]) for sample in samples]
             return self._join_runs(masks, sizes, size, packing)
-        if self.ragged:
-            return masks
-        return pad(masks)
+        if size is not None:
+            masks = [resize_masks(dense, size) for dense in masks]
+        return masks if self.ragged else pad(masks)
 
     def _join_runs(
         self, masks: list[RLEBatch], sizes: list[Size], size: Size | None, packing: Packing
@@ -300,12 +303,24 @@ def _join_features(values: list[Any]) -> Any:
     return pad(values) if is_padded else values
 
 
+def _check_alike(samples: list[Sample]) -> None:
+    for sample in samples[1:]:
+        both = f"{samples[0]['image_id']} and {sample['image_id']} cannot be joined"
+        differ = sorted(samples[0].keys() ^ sample.keys())
+        if differ:
+            raise ValueError(f"{both}: only one of them has {', '.join(differ)}")
+        if len({isinstance(s.get("masks"), RLEBatch) for s in (samples[0], sample)}) > 1:
+            raise ValueError(f"{both}: only the masks of one of them are dense")
+
+
 def _draw_size(sizes: Sizes) -> Size | None:
     """Return one of several sizes, at random by torch's numbers."""
-    if sizes is None or isinstance(sizes[0], int):
-        return sizes  # type: ignore[return-value]
-    height, width = sizes[int(torch.randint(len(sizes), ()))]  # type: ignore[misc]
-    return height, width
+    if sizes is None:
+        return None
+    if isinstance(sizes, Sequence) and sizes and isinstance(sizes[0], Sequence):
+        several = [read_size(size, "out_size") for size in sizes]
+        return several[int(torch.randint(len(several), ()))]
+    return read_size(sizes, "out_size")
 
 
 def _size_of(image: Any) -> Size:

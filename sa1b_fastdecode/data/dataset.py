@@ -17,8 +17,8 @@ from sa1b_fastdecode.data.errors import SampleError, SkippedSample
 from sa1b_fastdecode.data.pipeline import MaskFormat, Pipeline
 from sa1b_fastdecode.data.selection import Key
 from sa1b_fastdecode.data.shards import ShardList, find_shards
-from sa1b_fastdecode.data.shared import shared_integers
 from sa1b_fastdecode.data.tar_index import AnyPath
+from sa1b_fastdecode.data.worker_memory import shared_integers
 
 __all__ = ["SA1BDataset"]
 
@@ -55,14 +55,15 @@ class SA1BDataset(Dataset[Any]):
         transforms: takes the whole sample and returns one: see
             :mod:`sa1b_fastdecode.data.transforms`, whose transforms get an RLEBatch as ``masks``,
             and torchvision's v2, which get ``tv_tensors`` where torchvision is installed. Any
-            others get plain tensors, with dense masks.
+            others get plain tensors, with dense masks; ``areas`` are counted anew, all else is as
+            they return it.
         mask_format: "dense"; "rle", then ``masks`` is an RLEBatch; or "none", then annotations are
             not read.
         mask_dtype, mask_size: of dense masks; ``mask_size`` (height, width) decodes at that size.
         mask_choice: which masks where there are more than ``max_masks``: those with the largest
             "area", "predicted_iou", "stability_score" or value of a function; or "random" ones,
             others in each epoch. See :func:`sa1b_fastdecode.data.selection.choose_masks`.
-        mask_weights: the same, as weights of the random ones.
+        mask_weights: the same, as weights of the "random" ones.
         exact_bboxes: add ``exact_bboxes``, float32 ``(N, 4)``: x, y, w, h of the masks themselves.
         on_error: "raise", or "skip" to get a :class:`SkippedSample` in place of a damaged sample,
             which the collate functions leave out and list.
@@ -192,13 +193,16 @@ class SA1BDataset(Dataset[Any]):
     def load(self, idx: int, pipeline: Pipeline | None = None) -> Any:
         """Return a sample as ``dataset[idx]`` does, or with the options of another pipeline."""
         k, i = self.shards.locate(idx)
-        shard = self.shards[k]
+        return self.attempt(k, i, lambda: self.make_sample(self.read(k, i), k, i, pipeline))
+
+    def attempt(self, k: int, i: int, step: Callable[[], Any]) -> Any:
+        """Return what a step returns, or a SkippedSample where image i of shard k is skipped."""
         try:
-            return self.make_sample(self.read(k, i), k, i, pipeline)
+            return step()
         except SampleError as error:
             if not self.pipeline.skip_errors:
                 raise
-            return SkippedSample(shard.image_id(i), str(error))
+            return SkippedSample(self.shards[k].image_id(i), str(error))
 
     def read(self, k: int, i: int) -> CompressedSample:
         """Return image i of shard k, compressed, from a cache or from its files.

@@ -9,11 +9,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from sa1b_fastdecode.data.shard import sort_key
+from sa1b_fastdecode.data.pairs import find_pairs, split_name
 
 Int64Array: TypeAlias = npt.NDArray[np.int64]
-
-_KINDS = {".jpg": "jpg", ".jpeg": "jpg", ".json": "json"}
 
 
 class FolderIndex:
@@ -29,16 +27,11 @@ class FolderIndex:
         halves: dict[str, dict[str, str]] = {"jpg": {}, "json": {}}
         with os.scandir(folder) as entries:
             for entry in entries:
-                stem, suffix = os.path.splitext(entry.name)  # noqa: PTH122
-                kind = _KINDS.get(suffix.lower())
-                if kind and not stem.startswith("."):
+                found = split_name(entry.name)
+                if found:
+                    stem, kind = found
                     halves[kind][stem] = entry.name
-        images, annotations = halves["jpg"], halves["json"]
-        self.problems = sorted(
-            [f"{name}: has no .json" for stem, name in images.items() if stem not in annotations]
-            + [f"{name}: has no .jpg" for stem, name in annotations.items() if stem not in images]
-        )
-        self._stems = sorted(images.keys() & annotations.keys(), key=sort_key)
+        self._stems, self.problems = find_pairs(halves["jpg"], halves["json"])
         self._names = halves
 
     def __len__(self) -> int:

@@ -21,7 +21,7 @@ try:
 except ImportError:
     simplejpeg = None
 
-__all__ = ["EncodedImage", "decode_jpeg", "resize_image"]
+__all__ = ["EncodedImage", "decode_jpeg", "resize_image", "resize_masks"]
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
@@ -88,6 +88,8 @@ def _open_with_pillow(content: bytes) -> Image.Image:
         return Image.open(io.BytesIO(content), formats=["JPEG"])
     except UnidentifiedImageError:
         raise ValueError("it is no JPEG") from None  # Pillow's message has an address in it
+    except Image.DecompressionBombError as error:
+        raise ValueError(str(error)) from None
 
 
 def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
@@ -98,6 +100,15 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
         image[None], size, mode="bilinear", align_corners=False, antialias=True
     )
     return resized[0]
+
+
+def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize dense ``(N, H, W)`` of any dtype as ``RLEBatch.decode(size=...)`` does."""
+    rows, columns = (
+        (2 * torch.arange(out) + 1) * length // (2 * out)
+        for length, out in zip(masks.shape[-2:], size, strict=True)
+    )
+    return masks[:, rows[:, None], columns]
 
 
 @dataclass(frozen=True)

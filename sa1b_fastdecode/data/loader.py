@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -16,12 +17,13 @@ from torch.utils.data import (
     Subset,
 )
 
-from sa1b_fastdecode.data.collate import Collate, Schedule
+from sa1b_fastdecode.data.collate import Collate, SA1BBatch, Schedule
 from sa1b_fastdecode.data.dataset import SA1BDataset
+from sa1b_fastdecode.data.errors import SkippedSample
 from sa1b_fastdecode.data.pipeline import Pipeline
 from sa1b_fastdecode.data.selection import Key, check_key
-from sa1b_fastdecode.data.shared import shared_integers
 from sa1b_fastdecode.data.stream import SA1BStream, find_rank
+from sa1b_fastdecode.data.worker_memory import shared_integers
 
 __all__ = ["SA1BDataLoader", "create_sa1b_dataloader"]
 
@@ -51,7 +53,8 @@ def create_sa1b_dataloader(
     """Make a loader of :class:`SA1BBatch`, whose masks are an RLEBatch whatever the dataset's are.
 
     Each pass over the loader is a new epoch, with another order and other random masks;
-    ``loader.set_epoch(epoch)`` chooses one. ``loader.state_dict()`` tells where it is.
+    ``loader.set_epoch(epoch)`` chooses one. ``loader.state_dict()`` tells where it is, also after
+    a worker died, when the next pass starts new ones.
 
     Args:
         dataset: an SA1BDataset, a Subset of one, or an SA1BStream, which shuffles by itself.
@@ -75,7 +78,7 @@ def create_sa1b_dataloader(
             unless ``persistent_workers=False``.
 
     Raises:
-        TypeError: another kind of dataset.
+        TypeError: another kind of dataset, or a ``sampler``, in place of which a Subset does.
         RuntimeError: ``distributed`` without ``rank`` and without torch.distributed initialized.
 
     Example:
@@ -91,6 +94,11 @@ def create_sa1b_dataloader(
         (torch.Size([2, 3, 48, 64]), torch.Size([2, 5, 24, 32]))
         >>> folder.cleanup()
     """
+    if options.keys() & {"sampler", "batch_sampler"}:
+        raise TypeError(
+            "the loader has a sampler of its own; give it a Subset, or use torch's DataLoader with "
+            "sa1b_collate_fn"
+        )
     source = _find_source(dataset)
     pipeline = source.pipeline.for_loader(dense).limited(max_masks_per_sample)
     pipeline = _choose_by(pipeline, mask_choice, mask_weights)
@@ -131,10 +139,11 @@ def create_sa1b_dataloader(
 
 def _find_source(dataset: Any) -> SA1BDataset:
     """Return the dataset at the bottom."""
-    if isinstance(dataset, SA1BDataset):
-        return dataset
-    if isinstance(dataset, Subset | SA1BStream):
-        return _find_source(dataset.dataset)
+    bottom = dataset.dataset if isinstance(dataset, SA1BStream) else dataset
+    while isinstance(bottom, Subset):
+        bottom = bottom.dataset
+    if isinstance(bottom, SA1BDataset):
+        return bottom
     raise TypeError(
         f"expected an SA1BDataset, a Subset of one or an SA1BStream, not {type(dataset).__name__}; "
         "for other datasets use torch's DataLoader with sa1b_collate_fn"
@@ -214,9 +223,12 @@ class SA1BDataLoader(DataLoader[Any]):
 
     Attributes:
         epoch: of the pass that goes on, or of the next one after :meth:`set_epoch`.
+        skipped: what ``on_error="skip"`` left out of that pass so far; a RuntimeWarning at its end
+            says how many there are.
     """
 
     epoch = 0
+    skipped: tuple[SkippedSample, ...] = ()
     _started = False  # a pass over this epoch
     _batches = 0  # given out in it
     _skip = 0  # of its first batches, when it starts
@@ -259,7 +271,7 @@ class SA1BDataLoader(DataLoader[Any]):
             self.set_epoch(self.epoch + 1)
         else:
             self._source.set_epoch(self.epoch)  # another loader may have changed it
-        self._started, self._batches = True, self._skip
+        self._started, self._batches, self.skipped = True, self._skip, ()
         if isinstance(self.dataset, SA1BStream):
             assert self.batch_size is not None
             self.dataset.skip_batches(self._skip, self.batch_size, self.drop_last)
@@ -267,6 +279,12 @@ class SA1BDataLoader(DataLoader[Any]):
             batches: Any = self.batch_sampler
             self.sampler.skip = self._skip * batches.batch_size
         return _Batches(self, super().__iter__())
+
+    def _leave_dead_workers(self) -> None:
+        """Let the next pass start new workers where one of these was killed."""
+        workers = getattr(self._iterator, "_workers", ())
+        if not all(worker.is_alive() for worker in workers):
+            self._iterator = None
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""
@@ -288,14 +306,31 @@ class _Batches:
         return self
 
     def __next__(self) -> Any:
+        loader = self._loader
         try:
             batch = next(self._batches)
+        except StopIteration:
+            _warn_of(loader.skipped)
+            raise
         except Exception as error:
-            if self._loader.num_workers > 0:
+            if loader.num_workers > 0:
                 # What torch raises refers to itself through its traceback, and to the workers. When
                 # such a cycle is collected, the workers miss that they should end, and torch waits
                 # 5 seconds for each. Where it happened in the worker is in the message.
                 error.__traceback__ = None
+                loader._leave_dead_workers()
             raise
-        self._loader._batches += 1
+        loader._batches += 1
+        if isinstance(batch, SA1BBatch):
+            loader.skipped += tuple(batch["skipped"])
         return batch
+
+
+def _warn_of(skipped: tuple[SkippedSample, ...]) -> None:
+    if skipped:
+        warnings.warn(
+            f"{len(skipped)} samples were skipped, the first one is {skipped[0].image_id} "
+            f"({skipped[0].reason}); all are listed in .skipped of the loader",
+            RuntimeWarning,
+            stacklevel=3,
+        )

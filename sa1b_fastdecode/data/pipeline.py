@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
@@ -57,6 +59,8 @@ class Pipeline:
             raise ValueError("mask_size needs mask_format='dense'; an RLEBatch decodes at any size")
         check_key(self.mask_choice, "mask_choice", ("random",))
         check_key(self.mask_weights, "mask_weights")
+        if self.mask_weights is not None and self.mask_choice != "random":
+            raise ValueError("mask_weights are for mask_choice='random'")
 
     def for_loader(self, dense: bool) -> Pipeline:
         """Return what workers run: masks stay compressed, whatever the dataset gives out.
@@ -82,16 +86,10 @@ class Pipeline:
             rng: for the choice of masks.
 
         Raises:
-            SampleError: the image is damaged.
+            SampleError: the image is damaged, or of another size than its annotations say.
         """
         annotations = source.annotations
-        if annotations is not None:
-            height, width = annotations.height, annotations.width
-        else:
-            try:
-                height, width = read_size(source.jpeg)
-            except ValueError as error:
-                raise SampleError(f"{where}: {error}") from None
+        height, width = _find_size(source, where)
         image = EncodedImage(source.jpeg, height, width, where, self.skip_errors)
         keep_jpeg = self.keep_jpeg and self.transform is None and self.transforms is None
         sample: Sample = {
@@ -144,6 +142,20 @@ class Pipeline:
             sample["masks"] = self.mask_transform(sample["masks"])
 
 
+def _find_size(source: CompressedSample, where: str) -> tuple[int, int]:
+    """Return height and width of the image, before memory is taken for it."""
+    try:
+        height, width = read_size(source.jpeg)
+    except ValueError as error:
+        raise SampleError(f"{where}: {error}") from None
+    said = source.annotations
+    if said is not None and (said.height, said.width) != (height, width):
+        raise SampleError(
+            f"{where}: it is {height}x{width}, its annotations say {said.height}x{said.width}"
+        )
+    return height, width
+
+
 def _apply_jointly(transforms: Callable[[Sample], Sample], sample: Sample) -> Sample:
     """Apply joint transforms; those that are not ours see dense masks, and torchvision's types."""
     if isinstance(transforms, JointTransform) or "masks" not in sample:
@@ -155,15 +167,24 @@ def _apply_jointly(transforms: Callable[[Sample], Sample], sample: Sample) -> Sa
     for name, value in changed.items():
         if isinstance(value, Tensor):
             changed[name] = value.as_subclass(Tensor)
-    changed["masks"] = encode_masks(changed["masks"])
+    changed["masks"] = masks = encode_masks(changed["masks"])
+    changed["areas"] = masks.area()  # the transforms do not know what they are
     return changed
+
+
+@functools.cache
+def _find_tv_tensors() -> Any:
+    """Return torchvision's types; None where it is not there, or was built for another torch."""
+    try:
+        return importlib.import_module("torchvision.tv_tensors")
+    except (ImportError, RuntimeError):
+        return None
 
 
 def _as_tv_tensors(sample: Sample) -> Sample:
     """Tell torchvision's v2 transforms what is what; without torchvision all are plain tensors."""
-    try:
-        from torchvision import tv_tensors
-    except (ImportError, RuntimeError):  # it is not there, or built for another torch
+    tv_tensors = _find_tv_tensors()
+    if tv_tensors is None:
         return sample
     image = sample["image"]
     boxes = tv_tensors.BoundingBoxes(

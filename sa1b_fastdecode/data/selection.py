@@ -57,10 +57,12 @@ def choose_masks(
 
     Raises:
         ValueError: a function returns another number of values, or weights are negative or no
-            numbers.
+            numbers; a negative ``max_masks``.
     """
     if max_masks is None or num_masks <= max_masks:
         return None
+    if max_masks < 0:
+        raise ValueError(f"max_masks must not be negative, but is {max_masks}")
     if by != "random":
         scores = _evaluate(by, columns, num_masks)
         best = np.argsort(-scores, kind="stable")[:max_masks]

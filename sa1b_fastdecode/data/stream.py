@@ -12,9 +12,9 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from sa1b_fastdecode.data.compressed import CompressedSample
 from sa1b_fastdecode.data.dataset import SA1BDataset
-from sa1b_fastdecode.data.errors import SampleError, SkippedSample
+from sa1b_fastdecode.data.errors import SkippedSample
 from sa1b_fastdecode.data.pipeline import Pipeline
-from sa1b_fastdecode.data.shared import shared_integers
+from sa1b_fastdecode.data.worker_memory import shared_integers
 
 __all__ = ["SA1BStream"]
 
@@ -188,25 +188,17 @@ class SA1BStream(IterableDataset[Any]):
                     yield k, i
 
     def _read(self, k: int, i: int) -> CompressedSample | SkippedSample:
-        try:
-            return self.dataset.read(k, i)
-        except SampleError as error:
-            if not self.dataset.pipeline.skip_errors:
-                raise
-            return SkippedSample(self.dataset.shards[k].image_id(i), str(error))
+        dataset = self.dataset
+        read: CompressedSample | SkippedSample = dataset.attempt(k, i, lambda: dataset.read(k, i))
+        return read
 
     def _make(self, entry: _Entry) -> Any:
         k, i, source = entry
-        if source is None:
-            source = self._read(k, i)
-        if isinstance(source, SkippedSample):
-            return source
-        try:
-            return self.dataset.make_sample(source, k, i, self._pipeline)
-        except SampleError as error:
-            if not self.dataset.pipeline.skip_errors:
-                raise
-            return SkippedSample(source.image_id, str(error))
+        compressed = self._read(k, i) if source is None else source
+        if isinstance(compressed, SkippedSample):
+            return compressed
+        dataset, pipeline = self.dataset, self._pipeline
+        return dataset.attempt(k, i, lambda: dataset.make_sample(compressed, k, i, pipeline))
 
 
 def find_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:

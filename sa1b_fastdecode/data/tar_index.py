@@ -8,6 +8,7 @@ mappings would take a thousand file descriptors.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import functools
 import hashlib
 import json
@@ -25,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sa1b_fastdecode.data.files import write_atomically
-from sa1b_fastdecode.data.shard import sort_key
+from sa1b_fastdecode.data.pairs import sort_key
 from sa1b_fastdecode.data.tar_scan import scan_tar
 
 __all__ = ["TarIndex", "index_tars", "write_wids_index"]
@@ -134,12 +135,11 @@ class TarIndex:
         path = os.fspath(tar)
         before = os.stat(path)  # noqa: PTH116
         images, problems = scan_tar(path)
-        keys = sorted(images, key=sort_key)
-        names = [key.encode("utf-8", "surrogateescape") for key in keys]
+        names = [name.encode("utf-8", "surrogateescape") for name in images]
         report = json.dumps(problems).encode()
         width = max(map(len, names), default=1)
         head = _Head(len(names), width, len(report), before.st_size, before.st_mtime_ns)
-        table = np.array([images[key] for key in keys], np.int64)
+        table = np.array(list(images.values()), np.int64)
         content = b"".join(
             [
                 _HEAD.pack(_MAGIC, _VERSION, *head),
@@ -240,7 +240,9 @@ class TarIndex:
 
     def announce(self, images: npt.NDArray[Any]) -> None:
         """Tell the system that these images will be read soon."""
-        if hasattr(os, "posix_fadvise"):
+        if not hasattr(os, "posix_fadvise"):
+            return
+        with contextlib.suppress(OSError):  # reading them tells it, with the name of the image
             descriptor = self._descriptor()
             for offset, size in self._columns.table[images].reshape(-1, 2).tolist():
                 os.posix_fadvise(descriptor.number, offset, size, os.POSIX_FADV_WILLNEED)

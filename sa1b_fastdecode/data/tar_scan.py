@@ -7,17 +7,18 @@ import tarfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from sa1b_fastdecode.data.pairs import find_pairs, split_name
+
 _MAX_NAME = 255  # bytes; file systems allow no more, and an index gives all names the same width
-_KINDS = {".jpg": "jpg", ".jpeg": "jpg", ".json": "json"}
 
 
 def scan_tar(path: str) -> tuple[dict[str, tuple[int, int, int, int]], list[str]]:
     """Read all headers of a tar.
 
     Returns:
-        tuple: for each image that is whole, by its path in the tar without "./" and suffix: offset
-        and size of the image, offset and size of its annotation file; and what is damaged or
-        missing, one line each.
+        tuple: for each image that is whole, in order, by its path in the tar without "./" and
+        suffix: offset and size of the image, offset and size of its annotation file; and what is
+        damaged or missing, one line each.
 
     Raises:
         OSError: the tar cannot be read.
@@ -93,10 +94,10 @@ def _pair_members(
     halves: dict[str, dict[str, tuple[int, int]]] = {"jpg": {}, "json": {}}
     for member in members:
         name = member.name.removeprefix("./").lstrip("/")
-        stem, suffix = os.path.splitext(name)  # noqa: PTH122
-        kind = _KINDS.get(suffix.lower())
-        if kind is None or stem.rpartition("/")[2].startswith("."):
-            continue  # ".": what macOS leaves in archives
+        found = split_name(name)
+        if found is None:
+            continue
+        stem, kind = found
         if len(os.fsencode(stem)) > _MAX_NAME:
             problems.append(f"{name[:50]}...: the name is longer than {_MAX_NAME} bytes")
             continue
@@ -104,6 +105,6 @@ def _pair_members(
             problems.append(f"{name}: is there more than once; the last one counts")
         halves[kind][stem] = member.offset_data, member.size
     images, annotations = halves["jpg"], halves["json"]
-    problems += [f"{stem}.jpg: has no .json" for stem in images if stem not in annotations]
-    problems += [f"{stem}.json: has no .jpg" for stem in annotations if stem not in images]
-    return {s: (*images[s], *annotations[s]) for s in images if s in annotations}
+    whole, lonely = find_pairs(images, annotations)
+    problems += lonely
+    return {stem: (*images[stem], *annotations[stem]) for stem in whole}

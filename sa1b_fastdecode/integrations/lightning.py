@@ -13,18 +13,18 @@ from sa1b_fastdecode.data.tar_index import AnyPath
 __all__ = ["SA1BDataModule"]
 
 
-def _find_base() -> Any:
-    """Return Lightning's DataModule, from either of its packages; None without it."""
+def _find_package() -> Any:
+    """Return Lightning, from either of its packages; None without it."""
     for name in ("lightning.pytorch", "pytorch_lightning"):
         try:
-            return importlib.import_module(name).LightningDataModule
+            return importlib.import_module(name)
         except ModuleNotFoundError:
             continue
     return None
 
 
-_LightningDataModule = _find_base()
-_Base: Any = _LightningDataModule or object
+_package = _find_package()
+_Base: Any = object if _package is None else _package.LightningDataModule
 
 
 class SA1BDataModule(_Base):  # type: ignore[misc]  # it is there or not
@@ -55,7 +55,7 @@ class SA1BDataModule(_Base):  # type: ignore[misc]  # it is there or not
         dataset_options: dict[str, Any] | None = None,
         **loader_options: Any,
     ) -> None:
-        if _LightningDataModule is None:
+        if _package is None:
             raise ImportError("SA1BDataModule needs Lightning: pip install lightning")
         super().__init__()
         self.root_dir = root_dir
@@ -65,11 +65,20 @@ class SA1BDataModule(_Base):  # type: ignore[misc]  # it is there or not
         self._tars = {"train": _listed(tar_indices), "val": _listed(val_tar_indices)}
         self._datasets: dict[str, SA1BDataset] = {}
 
+    def prepare_data(self) -> None:
+        """Index the tars; one process of each machine does it, and the others find it done."""
+        self._open_datasets()
+
     def setup(self, stage: str | None = None) -> None:
-        """Index the tars."""
-        for part, tars in self._tars.items():
-            if part not in self._datasets and (part == "train" or tars is not None):
-                self._datasets[part] = SA1BDataset(self.root_dir, tars, **self.dataset_options)
+        """Open the datasets."""
+        self._datasets = self._datasets or self._open_datasets()
+
+    def _open_datasets(self) -> dict[str, SA1BDataset]:
+        return {
+            part: SA1BDataset(self.root_dir, tars, **self.dataset_options)
+            for part, tars in self._tars.items()
+            if part == "train" or tars is not None
+        }
 
     def train_dataloader(self) -> SA1BDataLoader:
         """Return the loader for training, of this rank."""

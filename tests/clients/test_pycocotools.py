@@ -6,13 +6,12 @@ import importlib
 import io
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from real_data import REAL_DATA, needs_real_data
 
 pytest.importorskip("pycocotools.cocoeval")
-REAL = Path(__file__).parents[3] / "shared" / "data" / "coco"
 
 
 def evaluate(truth, found):
@@ -62,10 +61,10 @@ def test_generated(with_both, detections):
     assert_equal(theirs, ours)
 
 
-@pytest.mark.skipif(not REAL.exists(), reason=f"{REAL} is not there")
+@needs_real_data
 def test_real(with_both):
-    truth = json.loads((REAL / "instances_val2014_100.json").read_text())
-    found = json.loads((REAL / "instances_val2014_fakesegm100_results.json").read_text())
+    names = ("instances_val2014_100", "instances_val2014_fakesegm100_results")
+    truth, found = (json.loads((REAL_DATA / f"coco/{name}.json").read_text()) for name in names)
     theirs, ours = with_both(lambda: evaluate(truth, found))
     assert theirs[1][0] > 0.1
     assert_equal(theirs, ours)
