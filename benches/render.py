@@ -1,7 +1,7 @@
 """Draw the tables of the READMEs from the files in `results/`: `python -m benches.render`.
 
-The README of the project gets one case of each kind, the one beside this file gets all cases and all
-targets; those of loading and of GPUs follow. A ratio below one is printed like any other, and
+The README of the project gets one case of each kind, the one beside this file gets all cases and
+all targets; those of loading and of GPUs follow. A ratio below one is printed like any other, and
 marked.
 """
 
