@@ -5,7 +5,9 @@ their reasons stand there. Kernels are serial and release the GIL; threads come 
 Numba's own thread pools abort when several Python threads call at once, or kill forked children.
 """
 
-from sa1b_fastdecode.numba_cpu.algebra import combine, place, turn
+from sa1b_fastdecode.numba_cpu.algebra_sets import combine
+from sa1b_fastdecode.numba_cpu.algebra_turns import turn
+from sa1b_fastdecode.numba_cpu.algebra_windows import place
 from sa1b_fastdecode.numba_cpu.coco import (
     coco_area,
     coco_box_iou,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sa1b_fastdecode.numba_cpu import algebra
+from sa1b_fastdecode.numba_cpu import algebra_sets
 from sa1b_fastdecode.numba_cpu.codec import compress, decompress, validate
 from sa1b_fastdecode.numba_cpu.encode import encode
 from sa1b_fastdecode.numba_cpu.jit import jit
@@ -216,9 +216,9 @@ def coco_merge(rles: Any, intersect: Any, text: bool) -> dict[str, Any] | None:
 
 
 def _combine(masks: _Masks, intersect: bool, text: bool) -> dict[str, Any]:
-    kind = algebra.INTERSECTION if intersect else algebra.UNION
+    kind = algebra_sets.INTERSECTION if intersect else algebra_sets.UNION
     members, ends = np.arange(len(masks)), np.array([0, len(masks)])
-    block = algebra.combine(
+    block = algebra_sets.combine(
         *masks.address(), *masks.address(), kind, members.ctypes.data, len(members),
         ends.ctypes.data, 1, 0, 0, 1,
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sa1b_fastdecode.numba_cpu.jit import jit
+from sa1b_fastdecode.numba_cpu.memory import Array
 
 
 @jit
@@ -75,3 +76,10 @@ def move(x, y, step, h):
             x += y // h
             y %= h
     return x, y
+
+
+def most_runs_of_column(header: Array, num_masks: int) -> int:
+    """Return how many runs one column of any mask can have, whatever its string is."""
+    heights = header[: 2 * num_masks : 2]
+    runs = np.diff(header[2 * num_masks :]) // 2
+    return int(np.minimum(heights, runs).max(initial=0)) + 1
