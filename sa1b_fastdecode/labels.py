@@ -175,7 +175,7 @@ def from_label_map(label_map: Any, *, background: int | None = 0) -> tuple[RLEBa
 
     Note:
         Bit-identical on every backend; canonical strings. One pass over the map, however many
-        labels it has; on a GPU a few, 80 bytes a run, and it waits for the numbers of what it finds.
+        labels it has; on a GPU a few, with 80 bytes a run, and it waits for what it finds.
 
     Example:
         >>> masks, labels = from_label_map(torch.tensor([[9, 9, 0], [9, 4, 4]]))
