@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from sa1b_fastdecode import arguments, dispatch, library
-from sa1b_fastdecode import status as status_codes
 from sa1b_fastdecode.cuda import on_device_of
 from sa1b_fastdecode.grouping import image_of_masks, sort_by_image
 from sa1b_fastdecode.pack import pack_rles

@@ -76,8 +76,8 @@ CALLS_THAT_WAIT = {
     "merge": lambda batch, masks: batch.merge([0, 1, 0] * 3).data,
     "split_labels": lambda batch, masks: fd.labels.from_label_map(masks.sum(0))[0].data,
 }
-# nms also learns how many pairs there are; of a label map how many runs it has, how many of those are
-# not background, how many labels, and how many bytes. All others wait once.
+# nms also learns how many pairs there are; of a label map how many runs it has, how many of those
+# are not background, how many labels, and how many bytes. All others wait once.
 WAITS = {"nms": 2, "nms by scores from the host": 2, "split_labels": 4}
 
 RLES = [draws.to_rle(mask) for mask in draws.every_kind(67, 131)]
@@ -185,7 +185,7 @@ def test_moving_a_batch_does_not_wait(pinned):
 
 @pytest.mark.parametrize("kind", BATCHES)
 @pytest.mark.parametrize("name", CALLS_THAT_WAIT)
-def test_calls_that_wait_do_so_once(name, kind):
+def test_calls_wait_no_more_than_they_must(name, kind):
     on_host = BATCHES[kind][0]
     batch = on_host.to(DEVICE)
     masks = batch.decode().flatten(0, -3)
