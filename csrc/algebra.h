@@ -48,4 +48,19 @@ int64_t place(const Batch& batch, const Place& place, int num_threads, Encoded* 
 int64_t turn(const Batch& batch, const Turn& turn, int num_threads, Encoded* encoded);
 
 }  // namespace cpu
+
+namespace cuda {
+
+// Finds the boundaries of the results; of kComplement those of the union, which are then to be
+// inverted. All groups have members, and all members are masks.
+int64_t combine_workspace(const Batch& a, const Batch& b, int64_t num_members,
+                          int64_t max_boundaries);  // bytes
+int combine(const Batch& a, const Batch& b, const Combine& combine,
+            int64_t max_boundaries,  // of all members together; what is beyond is left out
+            void* workspace,
+            const Boundaries& boundaries,  // positions [max_boundaries], and all of each group
+            int64_t* status,               // [1] kOk; kMixedSizes: masks of a group differ in size
+            const Stream& stream);
+
+}  // namespace cuda
 }  // namespace sa1b

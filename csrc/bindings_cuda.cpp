@@ -1,5 +1,6 @@
 // The CUDA kernels as Python sees them: device, stream, addresses and sizes in; 0, a cudaError_t or
 // a (negative) code of launch.h out. The GIL is released around every launch.
+#include "algebra.h"
 #include "bindings.h"
 #include "labels.h"
 #include "matching.h"
@@ -162,6 +163,65 @@ int suppress(int device, uintptr_t stream, int64_t num_masks, int64_t num_pairs,
       pointer<int64_t>(ranks), stream_of(device, stream));
 }
 
+sa1b::Boundaries boundaries_at(uintptr_t positions, uintptr_t begins, uintptr_t ends,
+                               uintptr_t sizes, int64_t num_masks) {
+  sa1b::Boundaries boundaries = {};
+  boundaries.positions = pointer<uint32_t>(positions);
+  boundaries.begins = pointer<int64_t>(begins);
+  boundaries.ends = pointer<int64_t>(ends);
+  boundaries.sizes = pointer<int64_t>(sizes);
+  boundaries.num_masks = num_masks;
+  return boundaries;
+}
+
+int compress_measure(int device, uintptr_t stream, uintptr_t positions, uintptr_t begins,
+                     uintptr_t ends, uintptr_t sizes, int64_t num_masks, bool inverted,
+                     uintptr_t char_begins) {
+  py::gil_scoped_release release;
+  sa1b::Boundaries boundaries = boundaries_at(positions, begins, ends, sizes, num_masks);
+  boundaries.inverted = inverted;
+  return sa1b::cuda::compress_measure(boundaries, pointer<int64_t>(char_begins),
+                                      stream_of(device, stream));
+}
+
+int compress_write(int device, uintptr_t stream, uintptr_t positions, uintptr_t begins,
+                   uintptr_t ends, uintptr_t sizes, int64_t num_masks, bool inverted,
+                   uintptr_t char_begins, uintptr_t images, int64_t num_images, uintptr_t block) {
+  py::gil_scoped_release release;
+  sa1b::Boundaries boundaries = boundaries_at(positions, begins, ends, sizes, num_masks);
+  boundaries.inverted = inverted;
+  boundaries.images = {pointer<const int64_t>(images), num_images};
+  return sa1b::cuda::compress_write(boundaries, pointer<const int64_t>(char_begins),
+                                    pointer<uint8_t>(block), stream_of(device, stream));
+}
+
+int64_t combine_workspace(uintptr_t data, int64_t num_bytes, int64_t num_masks, uintptr_t other,
+                          int64_t other_bytes, int64_t num_other, int64_t num_members,
+                          int64_t max_boundaries) {
+  return sa1b::cuda::combine_workspace(batch_at(data, num_bytes, num_masks),
+                                       batch_at(other, other_bytes, num_other), num_members,
+                                       max_boundaries);
+}
+
+int combine(int device, uintptr_t stream, uintptr_t data, int64_t num_bytes, int64_t num_masks,
+            uintptr_t other, int64_t other_bytes, int64_t num_other, int kind, uintptr_t members,
+            int64_t num_members, uintptr_t group_offsets, int64_t num_groups,
+            int64_t max_boundaries, uintptr_t workspace, uintptr_t positions, uintptr_t begins,
+            uintptr_t ends, uintptr_t sizes, uintptr_t status) {
+  py::gil_scoped_release release;
+  return sa1b::cuda::combine(batch_at(data, num_bytes, num_masks),
+                             batch_at(other, other_bytes, num_other),
+                             {kind,
+                              pointer<const int64_t>(members),
+                              num_members,
+                              pointer<const int64_t>(group_offsets),
+                              num_groups,
+                              {}},
+                             max_boundaries, pointer<void>(workspace),
+                             boundaries_at(positions, begins, ends, sizes, num_groups),
+                             pointer<int64_t>(status), stream_of(device, stream));
+}
+
 }  // namespace
 
 void sa1b::bind_cuda(py::module_& m) {
@@ -181,4 +241,8 @@ void sa1b::bind_cuda(py::module_& m) {
   m.def("pixels_at_ranks", &pixels_at_ranks);
   m.def("paint_labels", &paint_labels);
   m.def("suppress", &suppress);
+  m.def("compress_measure", &compress_measure);
+  m.def("compress_write", &compress_write);
+  m.def("combine_workspace", &combine_workspace);
+  m.def("combine", &combine);
 }

@@ -84,6 +84,18 @@ struct IntersectingPairs {
   int64_t* intersection;  // [capacity] pixels
 };
 
+// Masks by their boundaries: positions where a pixel differs from the one before, background
+// before the first.
+struct Boundaries {
+  uint32_t* positions;  // those of each mask rise, and are below its h*w
+  int64_t* begins;      // [N] where in `positions` those of each mask begin
+  int64_t* ends;        // [N]
+  int64_t* sizes;       // [N][2] h, w of each mask
+  int64_t num_masks;
+  bool inverted;  // background and foreground change places
+  Images images;
+};
+
 namespace cpu {
 
 int64_t decode(const Batch& batch, const Decode& decode, int num_threads);
@@ -186,6 +198,15 @@ int encode_measure(const Dense& dense,
 int encode_write(const Dense& dense, const void* workspace,
                  uint8_t* block,  // [8*(3*N+1) + num_chars], 8-byte aligned
                  const Stream& stream);
+
+// Makes compressed strings of boundaries, in two steps as `encode` does.
+int compress_measure(const Boundaries& boundaries,
+                     int64_t* char_begins,  // [N + 1] characters before each string, and of all
+                     const Stream& stream);
+int compress_write(const Boundaries& boundaries,
+                   const int64_t* char_begins,  // [N + 1]
+                   uint8_t* block,  // [8*(3*N+1+3*num_images) + char_begins[N]], 8-byte aligned
+                   const Stream& stream);
 
 }  // namespace cuda
 }  // namespace sa1b

@@ -1,15 +1,14 @@
 """Masks made of masks: strings in, strings out, and no pixel in between.
 
-Every function takes what :func:`pack_rles` takes and returns a new :class:`RLEBatch` on the CPU. A
-batch on another device raises RuntimeError. The strings are canonical: byte by byte what encoding
-the dense result would give.
+Every function takes what :func:`pack_rles` takes and returns a new :class:`RLEBatch` on the same
+device. The strings are canonical: byte by byte what encoding the dense result would give.
 
 * Mask by mask: :func:`union` ``a | b``, :func:`intersection` ``a & b``, :func:`difference`
   ``a - b``, :func:`xor` ``a ^ b``, :func:`complement` ``~a``.
 * Many to one: :func:`merge`, of a whole batch, of each image, of each label.
 * Where the pixels lie: :func:`crop`, :func:`pad`, :func:`resize`, exactly as the keywords ``crop``,
   ``pad`` and ``size`` of :meth:`RLEBatch.decode` have it; :func:`translate`, :func:`flip`,
-  :func:`rot90`.
+  :func:`rot90`. These are on the CPU only: a batch on another device raises RuntimeError.
 
 A batch that is grouped by image stays so, and the sizes of its images change as those of its masks
 do. Of all but :func:`merge` the result has a mask for each mask, in order.
@@ -119,7 +118,7 @@ def complement(masks: Any) -> RLEBatch:
     data = _combine(
         batch.data, n, batch.data, n, groups[:n], groups, _images(batch), library_algebra.COMPLEMENT
     )
-    return RLEBatch._from_block(data, n, batch.num_images)
+    return batch._with_block(data, n, batch.max_masks)
 
 
 def _elementwise(kind: int, a: Any, b: Any) -> RLEBatch:
@@ -130,12 +129,13 @@ def _elementwise(kind: int, a: Any, b: Any) -> RLEBatch:
             f"{first.num_masks} and {second.num_masks} masks cannot be combined; both sides need "
             "as many, or one of them a single mask"
         )
-    grouped = [x for x in (first, second) if x.num_images is not None and x.num_masks == n]
+    alike = [x for x in (first, second) if x.num_masks == n]
+    grouped = [x for x in alike if x.num_images is not None]
     if len(grouped) == 2:
         counts = [x._images[:, 0] for x in grouped]
         if not torch.equal(*counts):
             raise ValueError("grouped batches must have as many masks in each image")
-    num_images = grouped[0].num_images if grouped else None
+    like = [*grouped, *alike][0]
     masks = torch.arange(n, device="cpu")
     members = torch.stack(
         [
@@ -151,10 +151,10 @@ def _elementwise(kind: int, a: Any, b: Any) -> RLEBatch:
         second.num_masks,
         members,
         torch.arange(0, 2 * n + 1, 2, device="cpu"),
-        _images(grouped[0]) if grouped else None,
+        _images(like),
         kind,
     )
-    return RLEBatch._from_block(data, n, num_images)
+    return like._with_block(data, n, like.max_masks)
 
 
 _HOW = {
@@ -205,12 +205,12 @@ def merge(
     is_first = np.ones(n, bool)
     is_first[1:] = (image[1:] != image[:-1]) | (label[1:] != label[:-1])
     begins = np.flatnonzero(is_first)
-    images = None
-    if num_images is not None:
-        images = _images(batch)
-        assert images is not None
-        counts = np.bincount(image[begins], minlength=num_images)
+    images = _images(batch)
+    most = len(begins)
+    if images is not None:
+        counts = np.bincount(image[begins], minlength=len(images))
         images[:, 0] = torch.from_numpy(counts)
+        most = int(counts.max(initial=0))
     data = _combine(
         batch.data,
         n,
@@ -221,7 +221,7 @@ def merge(
         images,
         _HOW[how],
     )
-    return RLEBatch._from_block(data, len(begins), num_images)
+    return batch._with_block(data, len(begins), most)
 
 
 def crop(masks: Any, window: Any) -> RLEBatch:

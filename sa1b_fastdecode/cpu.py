@@ -266,6 +266,89 @@ class Operators:
         raise_for(status)
         return keep
 
+    def combine(
+        self,
+        data: Tensor,
+        num_masks: int,
+        other: Tensor,
+        num_other: int,
+        members: Tensor,
+        group_offsets: Tensor,
+        images: Tensor | None,
+        kind: int,
+    ) -> Tensor:
+        """Make a mask of each group of members; return the block."""
+        block = self._kernels.combine(
+            data.data_ptr(),
+            data.numel(),
+            num_masks,
+            other.data_ptr(),
+            other.numel(),
+            num_other,
+            kind,
+            members.data_ptr(),
+            members.numel(),
+            group_offsets.data_ptr(),
+            group_offsets.numel() - 1,
+            _address(images),
+            0 if images is None else len(images),
+            torch.get_num_threads(),
+        )
+        if isinstance(block, int):
+            raise_for(block)
+        return torch.frombuffer(block, dtype=torch.uint8)
+
+    def split_labels(
+        self, label_map: Tensor, background: int | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Split maps ``(B, H, W)`` or ``(H, W)``: the block, its labels, how many each map has."""
+        item_size = label_map.itemsize
+        strides = [item_size * stride for stride in label_map.stride()]
+        is_signed = label_map.dtype.is_signed
+        return self.split_memory(
+            label_map.data_ptr(), label_map.shape, strides, item_size, is_signed, background
+        )
+
+    def split_memory(
+        self,
+        address: int,
+        shape: Sequence[int],
+        strides: Sequence[int],
+        item_size: int,
+        is_signed: bool,
+        background: int | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Split maps ``(B, H, W)`` or ``(H, W)`` that lie at an address; strides are in bytes."""
+        num_maps, map_stride = (shape[0], strides[0]) if len(shape) == 3 else (1, 0)
+        split = self._kernels.split_labels(
+            address,
+            num_maps,
+            *shape[-2:],
+            map_stride,
+            *strides[-2:],
+            item_size,
+            is_signed,
+            len(shape) == 3,
+            background is not None,
+            background or 0,
+            torch.get_num_threads(),
+        )
+        if isinstance(split, int):
+            raise_for(split)
+        block, labels, counts = split
+        return (
+            torch.frombuffer(block, dtype=torch.uint8),
+            _integers_in(labels),
+            _integers_in(counts),
+        )
+
+
+def _integers_in(memory: Any) -> Tensor:
+    """Return the int64 values in a buffer, of which torch cannot view an empty one."""
+    if len(memory) == 0:
+        return torch.empty(0, dtype=torch.int64, device="cpu")
+    return torch.frombuffer(memory, dtype=torch.int64)
+
 
 def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()

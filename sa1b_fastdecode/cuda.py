@@ -2,7 +2,7 @@
 
 Every call allocates its output and workspace from torch's caching allocator and runs on the current
 stream of the device that the batch is on. Nothing here waits for the GPU, except where a result is
-as long as it turns out to be: encoding, and lists of pairs.
+as long as it turns out to be: encoding, masks made of masks or label maps, and lists of pairs.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from sa1b_fastdecode.label_runs import find_label_runs
 from sa1b_fastdecode.library import Decode
-from sa1b_fastdecode.status import NOT_GROUPED, raise_for
+from sa1b_fastdecode.status import BAD_PLANE, NOT_GROUPED, raise_for
 
 # What to do about the errors of CUDA that are the machine's, by their numbers.
 _ADVICE = {
@@ -24,6 +26,8 @@ _ADVICE = {
     100: "see whether nvidia-smi finds the GPU and CUDA_VISIBLE_DEVICES names it",
     209: "reinstall with TORCH_CUDA_ARCH_LIST naming this GPU's compute capability, such as 9.0",
 }
+
+_COMPLEMENT = 4  # the last kind of Combine in csrc/algebra.h
 
 
 _Table = TypeVar("_Table", Tensor, Tensor | None)
@@ -269,6 +273,122 @@ class Operators:
             ranks.data_ptr(),
         )
         return keep
+
+    def combine(
+        self,
+        data: Tensor,
+        num_masks: int,
+        other: Tensor,
+        num_other: int,
+        members: Tensor,
+        group_offsets: Tensor,
+        images: Tensor | None,
+        kind: int,
+    ) -> Tensor:
+        """Make a mask of each group of members; return the block.
+
+        Waits once, to learn how much it takes; before that for tables that are on the device.
+        """
+        if kind not in range(_COMPLEMENT + 1):
+            raise_for(BAD_PLANE)
+        uses = _uses(members, group_offsets, num_masks + num_other)
+        # No mask has more boundaries than characters.
+        most = int(uses[:num_masks].max(initial=0)) * data.numel()
+        most += int(uses[num_masks:].max(initial=0)) * other.numel()
+        blocks = (*_block(data, num_masks), *_block(other, num_other))
+        num_members, num_groups = members.numel(), group_offsets.numel() - 1
+        size = self._native.combine_workspace(*blocks, num_members, most)
+        workspace = _workspace(size, data)
+        members_there, offsets_there = (on_device_of(data, x) for x in (members, group_offsets))
+        boundaries = (
+            data.new_empty(most, dtype=torch.uint32),
+            data.new_empty(num_groups, dtype=torch.int64),
+            data.new_empty(num_groups, dtype=torch.int64),
+            data.new_empty((num_groups, 2), dtype=torch.int64),
+        )
+        status = data.new_empty((), dtype=torch.int64)
+        self._run(
+            "combine",
+            data,
+            *blocks,
+            kind,
+            _address(members_there),
+            num_members,
+            _address(offsets_there),
+            num_groups,
+            most,
+            workspace.data_ptr(),
+            *map(_address, boundaries),
+            status.data_ptr(),
+        )
+        return self._compress(boundaries, kind == _COMPLEMENT, on_device_of(data, images), status)
+
+    def split_labels(
+        self, label_map: Tensor, background: int | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Split maps ``(B, H, W)`` or ``(H, W)``: the block, its labels, how many each map has.
+
+        Waits for the number of runs, of those that are not background, of labels, and of bytes.
+        """
+        *grouped, height, width = label_map.shape
+        maps = label_map if grouped else label_map[None]
+        runs = find_label_runs(maps, background)
+        sizes = runs.begins.new_empty((len(runs.labels), 2))
+        sizes[:, 0], sizes[:, 1] = height, width
+        images = None
+        if grouped:
+            images = sizes.new_empty((len(maps), 3))
+            images[:, 0], images[:, 1], images[:, 2] = runs.counts, height, width
+        boundaries = (runs.positions, runs.begins, runs.ends, sizes)
+        block = self._compress(boundaries, False, images, runs.status)
+        return block, runs.labels, runs.counts
+
+    def _compress(
+        self,
+        boundaries: tuple[Tensor, Tensor, Tensor, Tensor],
+        inverted: bool,
+        images: Tensor | None,
+        status: Tensor,
+    ) -> Tensor:
+        """Make a block of positions, where those of each mask begin and end, and sizes.
+
+        Waits once, to learn how much it takes, and what status the kernels before have left.
+        """
+        begins = boundaries[1]
+        num_masks = len(begins)
+        addresses = (*map(_address, boundaries), num_masks, inverted)
+        char_begins = begins.new_empty(num_masks + 1)
+        self._run("compress_measure", begins, *addresses, char_begins.data_ptr())
+        num_chars, found = torch.stack([char_begins[-1], status]).tolist()
+        raise_for(found)
+        num_images = 0 if images is None else len(images)
+        num_bytes = 8 * (3 * num_masks + 1 + 3 * num_images) + num_chars
+        block = begins.new_empty(num_bytes, dtype=torch.uint8)
+        self._run(
+            "compress_write",
+            begins,
+            *addresses,
+            char_begins.data_ptr(),
+            _address(images),
+            num_images,
+            block.data_ptr(),
+        )
+        return block
+
+
+def _uses(members: Tensor, group_offsets: Tensor, num_masks: int) -> Any:
+    """Return how often each mask is a member; refuse tables that do not name groups of masks."""
+    masks, offsets = members.flatten().cpu().numpy(), group_offsets.cpu().numpy()
+    good = (
+        offsets[0] == 0
+        and offsets[-1] == len(masks)
+        and (offsets[1:] > offsets[:-1]).all()
+        and masks.min(initial=0) >= 0
+        and masks.max(initial=-1) < num_masks
+    )
+    if not good:
+        raise_for(BAD_PLANE)
+    return np.bincount(masks)
 
 
 def _block(data: Tensor, num_masks: int) -> tuple[int, int, int]:

@@ -16,7 +16,7 @@ from sa1b_fastdecode.library import (
     _register,
     check_data,
 )
-from sa1b_fastdecode.status import BAD_SHAPE, BAD_WINDOW, MIXED_SIZES, raise_for
+from sa1b_fastdecode.status import BAD_SHAPE, BAD_WINDOW, MixedSizesError, raise_for
 
 # Kinds of `Combine` in csrc/algebra.h.
 UNION, INTERSECTION, XOR, DIFFERENCE, COMPLEMENT = range(5)
@@ -25,7 +25,8 @@ UNION, INTERSECTION, XOR, DIFFERENCE, COMPLEMENT = range(5)
 def _kernels(data: Tensor) -> Any:
     if data.device.type != "cpu":
         raise RuntimeError(
-            f"masks are made of masks on the CPU only, not on {data.device}; use .cpu() and .to()"
+            f"masks are cropped, padded, moved, resized and turned on the CPU only, not on "
+            f"{data.device}; use .cpu() and .to()"
         )
     return dispatch.kernels("cpu")
 
@@ -61,30 +62,21 @@ def _combine(
     kind: int,
 ) -> Tensor:
     _check_blocks(data, other)
-    kernels = _kernels(data)
     num_groups = group_offsets.numel() - 1
     if num_groups < 0:
         raise ValueError("group_offsets must hold one number more than there are groups")
     _check_table(members, members.numel(), torch.int64, data, "members")
     _check_table(group_offsets, num_groups + 1, torch.int64, data, "group_offsets")
-    result = kernels.combine(
-        data.data_ptr(),
-        data.numel(),
-        num_masks,
-        other.data_ptr(),
-        other.numel(),
-        num_other,
-        kind,
-        members.data_ptr(),
-        members.numel(),
-        group_offsets.data_ptr(),
-        num_groups,
-        *_images_at(images, data),
-        torch.get_num_threads(),
-    )
-    if isinstance(result, int) and result == MIXED_SIZES:
-        _raise_mixed_sizes(data, num_masks, other, num_other, members, group_offsets)
-    return _to_data(result)
+    if images is not None:
+        _check_table(images, 3 * len(images), torch.int64, data, "images")
+    operators = dispatch.operators(data.device.type)
+    blocks = (data, num_masks, other, num_other)
+    try:
+        block: Tensor = operators.combine(*blocks, members, group_offsets, images, kind)
+    except MixedSizesError:
+        _raise_mixed_sizes(*blocks, members, group_offsets)
+        raise
+    return block
 
 
 def _raise_mixed_sizes(

@@ -2,9 +2,8 @@
 
 The same results, more slowly, from kernels that are kept simple: no shared memory, nothing that the
 threads of a warp do together. They take torch's tensors as they are and run on the current stream
-of the device that the batch is on; nothing waits for the GPU. Encoding, lists of pairs, points,
-label maps and suppression have no kernel here: they are computed on the CPU, which copies, and
-waits.
+of the device that the batch is on; nothing waits for the GPU. What has no kernel here is computed
+on the CPU, which copies, and waits.
 """
 
 from __future__ import annotations
@@ -402,3 +401,5 @@ class Operators:
     pixels_at_ranks = _on_the_cpu("pixels_at_ranks")
     paint_labels = _on_the_cpu("paint_labels")
     suppress = _on_the_cpu("suppress")
+    combine = _on_the_cpu("combine")
+    split_labels = _on_the_cpu("split_labels")

@@ -144,6 +144,18 @@ class RLEBatch:
         batch._find_extent()
         return batch
 
+    def _with_block(self, data: Tensor, num_masks: int, max_masks: int) -> RLEBatch:
+        """Make a batch of other masks whose largest sides, and images, are those of this one."""
+        batch = RLEBatch.__new__(RLEBatch)
+        batch.__dict__.update(
+            self.__dict__,
+            data=data,
+            num_masks=num_masks,
+            max_masks=max_masks,
+            _host_header=None,
+        )
+        return batch
+
     # What it holds
 
     def __len__(self) -> int:

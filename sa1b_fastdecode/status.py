@@ -17,6 +17,10 @@ MAX_CHARS_PER_COUNT = 7  # 35 bits: any count below 2**32 and its sign
 MAX_PIXELS = 2**32 - 1  # of one mask
 
 
+class MixedSizesError(ValueError):
+    """Masks of different sizes; whoever knows which they are says so."""
+
+
 def raise_for(status: int) -> None:
     """Raise what a kernel's status stands for, if it is not that all went well."""
     if status == OK:
@@ -26,5 +30,7 @@ def raise_for(status: int) -> None:
     if status == BAD_WINDOW:
         raise ValueError("a crop does not lie inside its mask, or a mask does not fit the output")
     if status == MIXED_SIZES:
-        raise ValueError("masks of different sizes cannot be compared")
+        raise MixedSizesError("masks of different sizes cannot be compared")
+    if status == BAD_LABEL:
+        raise ValueError("labels must be below 2**63")
     raise ValueError("data does not hold the sizes and offsets of that many masks")

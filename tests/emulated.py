@@ -25,11 +25,12 @@ take_launched = _module.take_launched
 
 
 class Operators(CudaOperators):
-    """Those of a GPU; what only the CPU has, encoding arrays of NumPy, from there."""
+    """Those of a GPU; what only the CPU has, reading arrays of NumPy, from there."""
 
     def __init__(self, kernels):
         super().__init__(_module)
-        self.encode_memory = cpu.Operators(_C).encode_memory
+        on_cpu = cpu.Operators(_C)
+        self.encode_memory, self.split_memory = on_cpu.encode_memory, on_cpu.split_memory
 
     def _launch(self, launcher, data, *arguments):
         return launcher(0, 0, *arguments)

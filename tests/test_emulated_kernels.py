@@ -82,6 +82,8 @@ def use_everything():
         columns = rows.mT.contiguous().mT
         for elements in (rows, rows[:, :, ::2], columns):
             fd.encode_masks(elements)
+    fd.algebra.merge(rles)
+    fd.labels.from_label_map(decoded[0])
 
 
 def test_every_kernel_and_launcher_is_emulated(monkeypatch):
@@ -102,6 +104,7 @@ def test_every_kernel_and_launcher_is_emulated(monkeypatch):
 def test_the_sources_are_read(names):
     """A pattern that finds nothing would find nothing missing."""
     assert {"decode", "decode_kernel"} & names()
+    assert {"combine", "order_kernel"} & names()
     assert len(names()) >= 9
 
 

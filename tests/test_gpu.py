@@ -65,13 +65,20 @@ CALLS_THAT_LOOK = {
     "labels": lambda batch: batch.to_label_map(range(9), on_top=range(9)),
 }
 CALLS_AT_ONCE = CALLS | CALLS_WITH_TABLES | CALLS_THAT_LOOK
-# These have a result whose size the host must learn; nms learns how many pairs there are, too.
+# These have a result whose size the host must learn; from a batch and its dense masks (N, H, W).
 CALLS_THAT_WAIT = {
-    "encode": lambda batch: fd.encode_masks(batch.flat().decode()).data,
-    "intersecting_pairs": lambda batch: batch.intersecting_pairs(batch)[1],
-    "nms": lambda batch: fd.matching.nms(batch, batch.area(), 0.1, labels=CROWD),
-    "nms by scores from the host": lambda batch: fd.matching.nms(batch, range(9), 0.1),
+    "encode": lambda batch, masks: fd.encode_masks(masks).data,
+    "intersecting_pairs": lambda batch, masks: batch.intersecting_pairs(batch)[1],
+    "nms": lambda batch, masks: fd.matching.nms(batch, batch.area(), 0.1, labels=CROWD),
+    "nms by scores from the host": lambda batch, masks: fd.matching.nms(batch, range(9), 0.1),
+    "xor": lambda batch, masks: (batch ^ batch).data,
+    "complement": lambda batch, masks: (~batch).data,
+    "merge": lambda batch, masks: batch.merge([0, 1, 0] * 3).data,
+    "split_labels": lambda batch, masks: fd.labels.from_label_map(masks.sum(0))[0].data,
 }
+# nms also learns how many pairs there are; of a label map how many runs it has, how many of those
+# are not background, how many labels, and how many bytes. All others wait once.
+WAITS = {"nms": 2, "nms by scores from the host": 2, "split_labels": 4}
 
 RLES = [draws.to_rle(mask) for mask in draws.every_kind(67, 131)]
 # The same bytes in another order, so that one block can be copied into the other.
@@ -178,21 +185,16 @@ def test_moving_a_batch_does_not_wait(pinned):
 
 @pytest.mark.parametrize("kind", BATCHES)
 @pytest.mark.parametrize("name", CALLS_THAT_WAIT)
-def test_calls_that_wait_do_so_once(name, kind):
-    """nms twice."""
+def test_calls_wait_no_more_than_they_must(name, kind):
     on_host = BATCHES[kind][0]
     batch = on_host.to(DEVICE)
+    masks = batch.decode().flatten(0, -3)
     call = CALLS_THAT_WAIT[name]
-    if name == "encode":  # `flat` goes through the host
-        masks = batch.decode().flatten(0, -3)
-        on_host = masks.cpu()
-        batch, call = masks, lambda masks: fd.encode_masks(masks).data
     with synchronizing("warn"), warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        result = call(batch)
-    waits = sum("synchronizing" in str(each.message) for each in seen)
-    assert waits == (2 if name.startswith("nms") else 1)
-    assert_equal(result, call(on_host))
+        result = call(batch, masks)
+    assert sum("synchronizing" in str(each.message) for each in seen) == WAITS.get(name, 1)
+    assert_equal(result, call(on_host, masks.cpu()))
 
 
 # --- CUDA graphs
@@ -279,11 +281,11 @@ def test_streams_do_not_take_memory_from_one_another():
     results = []
     for i in range(60):
         with torch.cuda.stream(streams[i % 3]):
-            results.append((batch.decode(), batch.iou(other), other.centroid()))
+            results.append((batch.decode(), batch.iou(other), other.centroid(), (~batch).data))
             torch.full((batch.data.numel() * 4,), 255, dtype=torch.uint8, device=DEVICE)
     torch.cuda.synchronize()
     other = BATCHES["flat"][1]
-    expected = FLAT.decode(), FLAT.iou(other), other.centroid()
+    expected = FLAT.decode(), FLAT.iou(other), other.centroid(), (~FLAT).data
     for result in results:
         for part, wanted in zip(result, expected, strict=True):
             assert_equal(part, wanted)
@@ -294,11 +296,15 @@ def test_every_device_and_the_current_one_stays():
     for index in range(torch.cuda.device_count()):
         place = torch.device(DEVICE, index)
         batch = FLAT.to(place)
-        for call in (CALLS_AT_ONCE | CALLS_THAT_WAIT).values():
-            result = call(batch)
+        masks = batch.decode()
+        for call, there, here in (
+            *((call, (batch,), (FLAT,)) for call in CALLS_AT_ONCE.values()),
+            *((call, (batch, masks), (FLAT, masks.cpu())) for call in CALLS_THAT_WAIT.values()),
+        ):
+            result = call(*there)
             assert result.device == place
             assert torch.cuda.current_device() == current
-            assert_equal(result, call(FLAT))
+            assert_equal(result, call(*here))
         if index != current:
             with pytest.raises(ValueError, match="different devices"):
                 batch.iou(FLAT.to(torch.device(DEVICE, current)))
@@ -594,6 +600,9 @@ def test_hostile_strings(strings, sides):
         batch.intersecting_pairs(batch), batch.intersecting_pairs(batch), strict=True
     ):
         assert torch.equal(part, again)
+    for call in (lambda: batch.merge(), lambda: ~batch, lambda: batch ^ batch[0]):
+        assert call() == call()
+        fd.pack_rles(call().to_coco())  # valid
 
 
 def test_blocks_that_lie():
@@ -624,6 +633,8 @@ def test_blocks_that_lie():
                 label_map = ops.paint_labels(data, n, places, places.int(), -1, shape[1:])
                 assert int(label_map.max()) < n
                 ops.suppress(data, n, places, None, 1, 0.5, None)
+            with contextlib.suppress(ValueError):  # sizes that differ
+                ops.combine(data, n, data, n, torch.arange(n), torch.tensor([0, 2, n]), None, 2)
     torch.cuda.synchronize()
     assert_equal(FLAT.to(DEVICE).decode(), FLAT.decode())
 

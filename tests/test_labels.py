@@ -149,6 +149,9 @@ def test_parts_of_a_large_plane(backend, device):
 def check_split(label_map, background=0):
     """Compare with the truth, and with what painting makes of the result."""
     masks, labels = from_label_map(label_map, background=background)
+    if isinstance(label_map, torch.Tensor):
+        assert masks.device == labels.device == label_map.device
+        label_map = label_map.cpu()
     array = np.asarray(label_map)
     maps = array if array.ndim == 3 else array[None]
     expected = [split(each, background) for each in maps]
@@ -177,11 +180,11 @@ ARRANGED = {
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("arrange", ARRANGED.values(), ids=ARRANGED)
-def test_from_label_map(cpu_backend, dtype, arrange):
+def test_from_label_map(backend, device, dtype, arrange):
     rng = np.random.default_rng(1)
     label_map = rng.integers(0, 3, (3, 70, 75)).repeat(2, axis=1)[:, 3:, :]
     label_map[1] *= 50
-    label_map = torch.from_numpy(label_map).to(dtype)
+    label_map = torch.from_numpy(label_map).to(dtype).to(device)
     arranged = arrange(label_map)
     for each in (arranged, arranged[1]):
         check_split(each)
@@ -198,34 +201,54 @@ def test_from_label_map_sizes(cpu_backend, size, step):
     label_map[h // 2, w // 3 :] = 9
     check_split(label_map[::step, ::step], background=-2)
     check_split(np.asfortranarray(label_map)[::step], background=None)
-    check_split(np.zeros(size, np.uint8))
-    check_split(np.ones(size, np.uint8))
 
 
-def test_many_labels(cpu_backend):
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_from_label_map_tensors(backend, device, size):
+    h, w = size
+    label_map = torch.arange(h, device=device)[:, None] // 5 + torch.arange(w, device=device) // 3
+    label_map = label_map % 7 - 2
+    label_map[h // 2, w // 3 :] = 9
+    check_split(label_map, background=-2)
+    check_split(label_map.mT.contiguous().mT, background=None)
+    check_split(torch.zeros(size, dtype=torch.uint8, device=device))
+    check_split(torch.ones((3, *size), dtype=torch.uint8, device=device))
+
+
+def test_many_labels(fast_backend, device):
     """More than 8 or 16 bits hold, each pixel another one."""
-    label_map = torch.arange(300 * 260, dtype=torch.int32).reshape(300, 260) - 5
+    label_map = torch.arange(300 * 260, dtype=torch.int32, device=device).reshape(300, 260) - 5
     masks, labels = from_label_map(label_map, background=None)
     assert labels.tolist() == list(range(-5, 300 * 260 - 5))
-    assert torch.equal(to_label_map(masks, labels), label_map)
+    assert torch.equal(to_label_map(masks.cpu(), labels.cpu()), label_map.cpu())
 
 
-def test_extreme_labels(cpu_backend):
+def test_extreme_labels(backend, device):
     values = [-(2**63), -(2**31) - 1, -1, 0, 2**32, 2**63 - 1]
-    label_map = torch.tensor([values, values[::-1]])
+    label_map = torch.tensor([values, values[::-1]], device=device)
     check_split(label_map)
     check_split(label_map, background=2**63 - 1)
-    check_split(np.array([[2**32 - 1, 0, 2**31]], np.uint32))
-    check_split(np.array([[2**63 - 1, 0, 2**33]], np.uint64))
-    check_split(np.array([[200, 0, 3]], np.uint8), background=-1)  # no uint8 is that
+    for array, background in (
+        (np.array([[2**32 - 1, 0, 2**31]], np.uint32), 0),
+        (np.array([[2**63 - 1, 0, 2**33]], np.uint64), 0),
+        (np.array([[200, 0, 3]], np.uint8), -1),  # no uint8 is that
+        (np.array([[1, 2, 1]], np.int8), 300),
+    ):
+        check_split(torch.from_numpy(array).to(device), background)
+        check_split(array[:, ::-1], background)
     check_split(np.array([[1, 258]], ">u2"))  # of the other byte order
-    check_split(np.array([[1, 2, 1]], np.int8)[:, ::-1], background=300)
 
 
-def test_strings_of_many_pieces(cpu_backend):
+def test_long_strings(backend, device):
     """Long strings that grow side by side, and the first of each map behind them."""
     rng = np.random.default_rng(2)
-    check_split(rng.integers(0, 4, (2, 90, 110), np.uint8))
+    check_split(torch.from_numpy(rng.integers(0, 4, (2, 90, 110), np.uint8)).to(device))
+
+
+def test_large_label_map(fast_backend, device):
+    rng = np.random.default_rng(3)
+    label_map = rng.integers(0, 5, (300, 450), np.uint8).repeat(3, 0).repeat(3, 1)
+    check_split(torch.from_numpy(label_map).to(device))
 
 
 def test_strips(cpu_backend):
@@ -243,13 +266,20 @@ def test_strips(cpu_backend):
             assert np.array_equal(mask, columns == label)
 
 
-def test_from_label_map_without_pixels(cpu_backend):
+@pytest.mark.parametrize("background", [None, 0])
+def test_from_label_map_without_pixels(backend, device, background):
     for shape in ((0, 0), (0, 5), (5, 0)):
-        masks, labels = from_label_map(torch.zeros(shape, dtype=torch.int32), background=None)
+        masks, labels = from_label_map(
+            torch.zeros(shape, dtype=int, device=device), background=background
+        )
         assert len(masks) == len(labels) == 0
     for shape in ((0, 4, 4), (3, 0, 4), (2, 4, 4)):
-        masks, labels = from_label_map(np.zeros(shape, np.int32))
+        label_map = torch.zeros(shape, dtype=int, device=device)
+        masks, labels = from_label_map(label_map[..., :0], background=background)
         assert (len(masks), len(labels), masks.num_images) == (0, 0, shape[0])
+        masks, labels = from_label_map(label_map)
+        assert (len(masks), len(labels), masks.num_images) == (0, 0, shape[0])
+        assert masks.image_sizes.tolist() == [list(shape[1:])] * shape[0]
 
 
 @st.composite
@@ -319,9 +349,19 @@ def test_malformed_to_label_map(backend, device):
         to_label_map(5)
 
 
-def test_malformed_from_label_map(cpu_backend):
+def test_malformed_maps_on_the_device(backend, device):
     with pytest.raises(TypeError, match=r"integers, not torch.float32"):
-        from_label_map(torch.zeros(2, 2))
+        from_label_map(torch.zeros(2, 2, device=device))
+    for shape in ((4,), (1, 2, 3, 4)):
+        with pytest.raises(ValueError, match=r"\(H, W\) or \(B, H, W\)"):
+            from_label_map(torch.zeros(shape, dtype=torch.int32, device=device))
+    with pytest.raises(ValueError, match=r"below 2\*\*63"):
+        from_label_map(torch.from_numpy(np.array([[1, 2**63]], np.uint64)).to(device))
+    with pytest.raises(ValueError, match=r"fewer than 2\*\*32 pixels"):
+        from_label_map(torch.zeros((1, 1), dtype=torch.uint8, device=device).expand(2**16, 2**16))
+
+
+def test_malformed_from_label_map(cpu_backend):
     with pytest.raises(TypeError, match="integers, not float64"):
         from_label_map(np.zeros((2, 2)))
     with pytest.raises(TypeError, match="a tensor or an array, not list"):
@@ -330,13 +370,11 @@ def test_malformed_from_label_map(cpu_backend):
         from_label_map(torch.zeros(2, 2, dtype=torch.int32).to_sparse())
     for shape in ((4,), (1, 2, 3, 4)):
         with pytest.raises(ValueError, match=r"\(H, W\) or \(B, H, W\)"):
-            from_label_map(torch.zeros(shape, dtype=torch.int32))
-        with pytest.raises(ValueError, match=r"\(H, W\) or \(B, H, W\)"):
             from_label_map(np.zeros(shape, np.int32))
     with pytest.raises(ValueError, match=r"below 2\*\*63"):
         from_label_map(np.array([[1, 2**63]], np.uint64))
     with pytest.raises(ValueError, match=r"fewer than 2\*\*32 pixels"):
-        from_label_map(torch.zeros((1, 1), dtype=torch.uint8).expand(2**16, 2**16))
+        from_label_map(np.broadcast_to(np.uint8(1), (2**16, 2**16)))
     with pytest.raises(ValueError, match="background must fit into int64"):
         from_label_map(torch.zeros((1, 1), dtype=torch.int8), background=2**63)
 
@@ -412,8 +450,8 @@ def test_opcheck_paint_labels(backend, device):
     torch.library.opcheck(ops.paint_labels.default, grouped)
 
 
-def test_opcheck_split_labels(cpu_backend):
-    label_map = to_label_map(FLAT)
+def test_opcheck_split_labels(backend, device):
+    label_map = (torch.arange(12)[:, None] // 5 + torch.arange(17) // 3).int().to(device)
     for each in (label_map, label_map.T, label_map.expand(2, 12, 17).to(torch.int64)):
         for background in (0, None):
             torch.library.opcheck(ops.split_labels.default, (each, background))

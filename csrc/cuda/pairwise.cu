@@ -207,10 +207,6 @@ __global__ void __launch_bounds__(kThreads, kBlocks) begins_kernel(int64_t* coun
   sum_up<kThreads>(n, [=](int64_t i) { return counts[i]; }, INT64_MAX, counts);
 }
 
-bool is_same(const Batch& a, const Batch& b) {
-  return a.data == b.data && a.num_masks == b.num_masks;
-}
-
 // Lays out the runs of both batches.
 Sides take_sides(const Batch& a, const Batch& b, int64_t num_images, Workspace* workspace) {
   Sides sides = {};

@@ -93,6 +93,10 @@ inline bool header_fits(const Batch& batch, int64_t num_images) {
   return batch.header_fits() && (num_images == kNotGrouped || batch.images_fit(num_images));
 }
 
+inline bool is_same(const Batch& a, const Batch& b) {
+  return a.data == b.data && a.num_masks == b.num_masks;
+}
+
 inline cudaStream_t handle(const Stream& stream) {
   return static_cast<cudaStream_t>(stream.stream);
 }
@@ -106,5 +110,8 @@ constexpr int64_t kMaxGrid = SA1B_MAX_GRID;
 inline uint32_t blocks_for(int64_t pieces) {
   return static_cast<uint32_t>(pieces < kMaxGrid ? pieces : kMaxGrid);
 }
+
+// Threads of a block that alone joins what many have made; fewer in tests, so that it loops.
+constexpr uint32_t kJoinThreads = kMaxGrid < 1024 ? 32 : 1024;
 
 }  // namespace sa1b::cuda

@@ -77,6 +77,10 @@ def use_everything(on_host):
     same(boundary_area(batch), boundary_area(on_host))
     for region in _REGIONS.values():
         same(pixels_of(batch, region), pixels_of(on_host, region))
+    same((~batch).data, (~on_host).data)
+    same((batch ^ other).data, (on_host ^ on_host).data)
+    for how in ("union", "intersection"):
+        same(batch.merge([0, 1, 0, 1, 1], how).data, on_host.merge([0, 1, 0, 1, 1], how).data)
 
 
 def boundary_area(batch):
@@ -87,6 +91,14 @@ def pixels_of(batch, region):
     """Return the pixels of some ranks; those of the GPU are copied there."""
     ranks = torch.arange(-1, 5000, 7).expand(batch.num_masks, -1)
     return ops.pixels_at_ranks(batch.data, batch.num_masks, ranks, region)
+
+
+def split(masks):
+    label_map = torch.from_numpy(masks).sum(0)
+    for maps in (label_map, label_map.expand(2, *label_map.shape)):
+        parts, wanted = fd.labels.from_label_map(maps.cuda()), fd.labels.from_label_map(maps)
+        same(parts[0].data, wanted[0].data)
+        same(parts[1], wanted[1])
 
 
 def encode(masks):
@@ -117,7 +129,8 @@ def hostile(seed):
         pixels_of(batch, region)
     assert int(batch.to_label_map().cpu().max()) <= 5
     fd.matching.nms(batch, range(5), 0.3)
-    num_calls += 12
+    batch.merge()
+    num_calls += 13
 
 
 def main():
@@ -128,6 +141,7 @@ def main():
         use_everything(fd.pack_rles(rles))
         use_everything(fd.pack_rles([rles[:2], [], rles[2:]]))
         encode(masks)
+        split(masks)
     wide = fd.pack_rles(rles_of(masks_of(3, 9000)))  # several tiles of columns
     same(wide.to("cuda").decode(), wide.decode())
     for seed in range(3):
