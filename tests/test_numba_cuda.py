@@ -18,11 +18,11 @@ pytest.importorskip("numba")
 
 # As where the compiled kernels are missing, but a GPU is there.
 NO_COMPILED_CUDA = """
-import dataclasses, warnings
+import warnings
 from sa1b_fastdecode import dispatch
 dispatch._probe_gpu = lambda: None
 def missing(entry):
-    return dataclasses.replace(entry, probe=lambda: (False, "not built"))
+    return entry._replace(probe=lambda: (False, "not built"))
 dispatch._TABLE = tuple(missing(e) if e.name == "cuda" else e for e in dispatch._TABLE)
 """
 

@@ -7,10 +7,9 @@ import json
 
 import numpy as np
 import pytest
+from real_data import REAL_DATA, needs_real_data
 
 from sa1b_fastdecode import mask
-
-from .test_pycocotools import REAL
 
 datumaro = pytest.importorskip("datumaro")
 
@@ -59,6 +58,6 @@ def test_generated(with_both, detections, tmp_path):
     assert_equal(with_both(lambda: import_masks(tmp_path)))
 
 
-@pytest.mark.skipif(not REAL.exists(), reason=f"{REAL} is not there")
+@needs_real_data
 def test_real(with_both):
-    assert_equal(with_both(lambda: import_masks(REAL.parent / "sa1b")))
+    assert_equal(with_both(lambda: import_masks(REAL_DATA / "sa1b")))
