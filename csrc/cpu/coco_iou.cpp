@@ -1,10 +1,10 @@
 // Boxes and intersection over union as pycocotools has them: in float64, of masks and of boxes.
 //
-// Masks of one size go through `pairwise`, whose bound is given there; masks of different sizes, of
-// which hardly anything is asked, are walked pair by pair.
+// Masks of one size go the way of `pairwise`, whose bound is given there; masks of different sizes,
+// of which hardly anything is asked, are walked pair by pair.
 #include "../coco.h"
-#include "../launch.h"
 #include "box.h"
+#include "pairs.h"
 
 namespace sa1b::cpu {
 namespace {
@@ -55,8 +55,10 @@ double fraction(int64_t shared, int64_t area_a, int64_t area_b, bool crowd) {
 }
 
 // Masks of any sizes.
-void walk_pairs(const Batch& a, const Batch& b, const uint8_t* iscrowd, const int64_t* area_a,
-                const int64_t* area_b, double* iou) {
+void walk_pairs(const Batch& a, const Batch& b, const uint8_t* iscrowd, double* iou) {
+  std::vector<int64_t> area_a(a.num_masks), area_b(b.num_masks);
+  regions(a, area_a.data(), nullptr, nullptr, 1);
+  regions(b, area_b.data(), nullptr, nullptr, 1);
   Mask mask_a, mask_b;
   std::vector<Box> boxes_a(a.num_masks);
   for (int64_t i = 0; i < a.num_masks; ++i) {
@@ -95,23 +97,10 @@ void exact_boxes(const Batch& batch, double* boxes) {
 
 void mask_iou(const Batch& a, const Batch& b, const uint8_t* iscrowd, double* iou) {
   if (a.num_masks == 0 || b.num_masks == 0) return;
-  std::vector<int64_t> area_a(a.num_masks), area_b(b.num_masks);
-  regions(a, area_a.data(), nullptr, nullptr, 1);
-  regions(b, area_b.data(), nullptr, nullptr, 1);
-  if (!is_uniform(a, b)) {
-    walk_pairs(a, b, iscrowd, area_a.data(), area_b.data(), iou);
-    return;
-  }
-  // The intersections come as integers of the same width, each to be replaced by its fraction.
-  static_assert(sizeof(int64_t) == sizeof(double));
-  pairwise(b, a, {Pairwise::kIntersection, kNotGrouped, b.num_masks, a.num_masks, nullptr, iou}, 1);
-  for (int64_t j = 0; j < b.num_masks; ++j) {
-    for (int64_t i = 0; i < a.num_masks; ++i, ++iou) {
-      int64_t shared;
-      memcpy(&shared, iou, sizeof(shared));
-      if (shared != 0) *iou = fraction(shared, area_a[i], area_b[j], iscrowd[j]);
-    }
-  }
+  if (!is_uniform(a, b)) return walk_pairs(a, b, iscrowd, iou);
+  for_each_pair(b, a, kNotGrouped, b.num_masks, a.num_masks, 1,
+                [&](int64_t at, int64_t j, int64_t, uint32_t area_b, uint32_t area_a,
+                    uint32_t shared) { iou[at] = fraction(shared, area_a, area_b, iscrowd[j]); });
 }
 
 void box_iou(const double* a, int64_t m, const double* b, int64_t n, const uint8_t* iscrowd,

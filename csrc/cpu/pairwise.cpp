@@ -14,98 +14,20 @@
 // one. Pixels in common are the sum of the four. A batch with itself is half the pairs.
 //
 // Bound: splitting the runs, 75 us of 95 for 100 masks of SA-1B, of which reading characters is 20.
-#include <chrono>
-#include <memory>
-#include <vector>
-
-#include "../launch.h"
-#include "candidates.h"
-#include "outlines.h"
-#include "parallel.h"
+#include "pairs.h"
 
 namespace sa1b::cpu {
 namespace {
 
 constexpr int64_t kScratchHits = 1 << 20;  // 8 MB of pairs between the threads and their output
 
-// Everything that is compared, ready for the pairs.
-struct Sides {
-  Sides(const Batch& a, const Batch& b, std::vector<Image> in_images, int num_threads)
-      : images(std::move(in_images)),
-        is_same(a.data == b.data && a.num_bytes == b.num_bytes && a.num_masks == b.num_masks),
-        rows(a, num_threads),
-        others(is_same ? nullptr : new Outlines(b, num_threads)),
-        columns(is_same ? rows : *others),
-        boxes(columns) {}
-
-  // The image that mask `row` is in, as a number. Images without rows share the first row of the
-  // next, so the last that does not begin behind the row has it.
-  int64_t image_of(int64_t row) const {
-    const auto after =
-        std::upper_bound(images.begin(), images.end(), row,
-                         [](int64_t i, const Image& image) { return i < image.first_row; });
-    return after - images.begin() - 1;
-  }
-
-  const std::vector<Image> images;
-  const bool is_same;  // the batch is compared with itself
-  const Outlines rows;
-  const std::unique_ptr<const Outlines> others;
-  const Outlines& columns;
-  const Boxes boxes;
-};
-
-// Calls work(item) for every item, from this thread alone until it is known what an item takes,
-// then from as many threads as the rest is worth. Where other processes keep the cores busy a
-// thread that was started can cost 10 ms, so some time must be there to be won.
-template <class Work>
-void parallel_if_long(int64_t items, int num_threads, Work work) {
-  using Microseconds = std::chrono::duration<double, std::micro>;
-  constexpr double kAlone = 500, kWorthAThread = 1500;
-  const auto start = std::chrono::steady_clock::now();
-  double elapsed = 0;
-  int64_t done = 0;
-  while (done < items && (num_threads == 1 || elapsed < kAlone)) {
-    work(done++);
-    if (num_threads > 1) elapsed = Microseconds(std::chrono::steady_clock::now() - start).count();
-  }
-  if (done == items) return;
-  const double rest = elapsed / static_cast<double>(done) * static_cast<double>(items - done);
-  const double worth = std::min(1 + rest / kWorthAThread, static_cast<double>(num_threads));
-  parallel_for(items - done, static_cast<int>(worth), [&](int64_t i, int) { work(done + i); });
-}
-
 }  // namespace
 
 int64_t pairwise(const Batch& a, const Batch& b, const Pairwise& pairs, int num_threads) {
-  std::vector<Image> images;
-  const int64_t status = find_images(a, b, pairs.num_images, &images);
-  if (status != kOk) return status;
-  for (const Image& image : images) {
-    if (image.rows > pairs.rows || image.columns > pairs.columns) return kBadHeader;
-  }
-  if (a.num_masks == 0 || b.num_masks == 0) return kOk;
-  const Sides sides(a, b, std::move(images), num_threads);
-  parallel_if_long(a.num_masks, num_threads, [&](int64_t i) {
-    const int64_t k = sides.image_of(i);
-    const Image& image = sides.images[k];
-    const int64_t first = image.first_column, end = first + image.columns;
-    const Outline& row = sides.rows[i];
-    const auto at = [&](int64_t r, int64_t c) {
-      return (k * pairs.rows + r - image.first_row) * pairs.columns + c - image.first_column;
-    };
-    // Of a batch with itself: the diagonal and what is right of it, which gives what is below.
-    const int64_t begin = sides.is_same ? i : first;
-    sides.boxes.for_each_meeting(row.box, begin, end, [&](int64_t j) {
-      const Outline& column = sides.columns[j];
-      const bool itself = sides.is_same && i == j;
-      const uint32_t shared = itself ? row.area : intersect(row, column);
-      if (shared == 0) return;
-      pairs.write(at(i, j), j, row.area, column.area, shared);
-      if (sides.is_same && !itself) pairs.write(at(j, i), i, column.area, row.area, shared);
-    });
-  });
-  return kOk;
+  return for_each_pair(
+      a, b, pairs.num_images, pairs.rows, pairs.columns, num_threads,
+      [&](int64_t at, int64_t, int64_t j, uint32_t area_of_row, uint32_t area_of_column,
+          uint32_t shared) { pairs.write(at, j, area_of_row, area_of_column, shared); });
 }
 
 int64_t intersecting_pairs(const Batch& a, const Batch& b, const IntersectingPairs& pairs,
