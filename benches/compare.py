@@ -197,7 +197,9 @@ def describe_commit() -> str:
     if "COMMIT" in os.environ:  # of sources that were copied without their history
         return os.environ["COMMIT"]
     commit = _git("rev-parse", "--verify", "HEAD") or "none"
-    return f"{commit} with changes" if _git("status", "--porcelain") else commit
+    # But for results, which another benchmark may have written just now.
+    changes = _git("status", "--porcelain", "--", ".", f":!{RESULTS}")
+    return f"{commit} with changes" if changes else commit
 
 
 def report(summary: dict[str, Any]) -> None:
