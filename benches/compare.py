@@ -198,7 +198,7 @@ def describe_commit() -> str:
         return os.environ["COMMIT"]
     commit = _git("rev-parse", "--verify", "HEAD") or "none"
     # But for results, which another benchmark may have written just now.
-    changes = _git("status", "--porcelain", "--", ".", f":!{RESULTS}")
+    changes = _git("status", "--porcelain", "--", ":/", f":(exclude){RESULTS}")
     return f"{commit} with changes" if changes else commit
 
 
