@@ -176,7 +176,7 @@ void transposes() {
 }
 
 void streams_give_back_what_was_written() {
-  for (uint64_t seed = 0; seed < 60; ++seed) {
+  for (uint64_t seed = 0; seed < 60; seed += kStep) {
     Random random(seed);
     cpu::CharStream stream;
     Chars written;
