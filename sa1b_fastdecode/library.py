@@ -120,7 +120,7 @@ def cpu_kernels(data: Tensor) -> Any:
         RuntimeError: ``data`` is elsewhere.
     """
     if data.device.type != "cpu":
-        raise RuntimeError(f"nothing in this build does that on {data.device}; use .cpu()")
+        raise RuntimeError(f"this is done on the CPU only, not on {data.device}; use .cpu()")
     return dispatch.kernels("cpu")
 
 

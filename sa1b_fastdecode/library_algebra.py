@@ -15,20 +15,12 @@ from sa1b_fastdecode.library import (
     _check_table,
     _register,
     check_data,
+    cpu_kernels,
 )
 from sa1b_fastdecode.status import BAD_SHAPE, BAD_WINDOW, MixedSizesError, raise_for
 
 # Kinds of `Combine` in csrc/algebra.h.
 UNION, INTERSECTION, XOR, DIFFERENCE, COMPLEMENT = range(5)
-
-
-def _kernels(data: Tensor) -> Any:
-    if data.device.type != "cpu":
-        raise RuntimeError(
-            f"masks are cropped, padded, moved, resized and turned on the CPU only, not on "
-            f"{data.device}; use .cpu() and .to()"
-        )
-    return dispatch.kernels("cpu")
 
 
 def _images_at(images: Tensor | None, data: Tensor) -> tuple[int, int]:
@@ -108,7 +100,7 @@ def _place(
     data: Tensor, num_masks: int, windows: Tensor, sizes: Tensor, images: Tensor | None
 ) -> Tensor:
     check_data(data)
-    kernels = _kernels(data)
+    kernels = cpu_kernels(data)
     _check_table(windows, 4 * num_masks, torch.int64, data, "windows")
     _check_table(sizes, 2 * num_masks, torch.int64, data, "sizes")
     result = kernels.place(
@@ -132,7 +124,7 @@ def _turn(
     images: Tensor | None,
 ) -> Tensor:
     check_data(data)
-    result = _kernels(data).turn(
+    result = cpu_kernels(data).turn(
         data.data_ptr(),
         data.numel(),
         num_masks,

@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 import sa1b_fastdecode as fd
-from sa1b_fastdecode import algebra, dispatch, library_algebra
+from sa1b_fastdecode import algebra, dispatch, library
 
 ops = torch.ops.sa1b_fastdecode
 
@@ -556,7 +556,7 @@ def test_operators_refuse_wrong_tables(cpu_backend):
 
 def test_on_the_cpu_only():
     with pytest.raises(RuntimeError, match=r"on the CPU only, not on meta; use \.cpu\(\)"):
-        library_algebra._kernels(FLAT.data.to("meta"))
+        library.cpu_kernels(FLAT.data.to("meta"))
 
 
 @settings(max_examples=25)
